@@ -1,0 +1,33 @@
+"""The in-process PostgreSQL connection pool for long-running Python servers."""
+
+from ._adapter import Adapter, AsyncAdapter, PermanentError, Watchful
+from ._async import AsyncLease, AsyncPool
+from ._core import PoolStatistics
+from ._errors import ConnectFailed, PoolClosed, PoolTimeout, TooManyRequests
+from ._sync import Lease, Pool
+from .psycopg import (
+    AsyncConnectionPool,
+    AsyncNullConnectionPool,
+    ConnectionPool,
+    NullConnectionPool,
+)
+
+__all__ = [
+    "Adapter",
+    "AsyncAdapter",
+    "AsyncConnectionPool",
+    "AsyncLease",
+    "AsyncNullConnectionPool",
+    "AsyncPool",
+    "ConnectFailed",
+    "ConnectionPool",
+    "Lease",
+    "NullConnectionPool",
+    "PermanentError",
+    "Pool",
+    "PoolClosed",
+    "PoolStatistics",
+    "PoolTimeout",
+    "TooManyRequests",
+    "Watchful",
+]

@@ -1,0 +1,32 @@
+"""Every decision of the pool, and no effect.
+
+Nothing in this package waits, connects, logs, reads a clock, rolls dice or takes a lock.
+`PoolCore` is told facts, each with the time at which it happened, and leaves behind
+what is to be done about them: commands for I/O, and waiters who have an answer.
+"""
+
+from .commands import Abort, Alarm, Check, Close, Command, Connect, Reset
+from .core import PoolCore
+from .entry import NEVER, Entry, Reason, Refusal, State, Waiter
+from .settings import PROBE_AFTER, Settings
+from .statistics import PoolStatistics
+
+__all__ = [
+    "NEVER",
+    "PROBE_AFTER",
+    "Abort",
+    "Alarm",
+    "Check",
+    "Close",
+    "Command",
+    "Connect",
+    "Entry",
+    "PoolCore",
+    "PoolStatistics",
+    "Reason",
+    "Refusal",
+    "Reset",
+    "Settings",
+    "State",
+    "Waiter",
+]

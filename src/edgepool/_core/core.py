@@ -1,0 +1,659 @@
+"""PoolCore: who owns which connection, and what happens next.
+
+Rule 1: everything that changes the state of an entry or of the queue is in this file.
+Rule 2: record the fact, then plan. `borrow` and `give_back` are hot and O(1); every
+other event records what happened and runs `_plan`, which is idempotent and brings the
+pool towards what the settings and the queue ask for. Nothing else starts a connect.
+Rule 3: time comes in as an argument, and deadlines are absolute numbers, computed once.
+
+The driver serialises the calls (a lock, or an event loop) and, after each, takes what
+is in `wakes` and `commands`.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from . import backoff
+from .commands import Abort, Alarm, Check, Close, Command, Connect, Reset
+from .entry import ALWAYS, NEVER, Entry, Reason, Refusal, State, Waiter
+from .settings import Settings
+from .statistics import Counters, PoolStatistics
+
+T = TypeVar("T")
+
+# Module-level names keep the hot calls cheap and the code quiet.
+CONNECTING, IDLE, IN_USE = State.CONNECTING, State.IDLE, State.IN_USE
+CHECKING, RESETTING, CLOSING = State.CHECKING, State.RESETTING, State.CLOSING
+ABORTED, GONE = State.ABORTED, State.GONE
+
+# After these the pool has as many connections as it wants; after the others the place
+# is filled again, though nobody may be asking for it just now.
+SHRINKING = (Reason.UNUSED, Reason.SURPLUS, Reason.UNPOOLED, Reason.CLOSED)
+
+# Up to this share of max_lifetime is taken off, drawn once for each connection, so that
+# connections opened together do not expire together (psycopg_pool's figure).
+LIFETIME_JITTER = 0.05
+
+
+class PoolCore(Generic[T]):
+    """The decisions of one pool. See the module's docstring for the rules.
+
+    Args:
+        settings: what the user asked for.
+        jitter: gives a random number from 0 to 1 at each call.
+    """
+
+    def __init__(self, settings: Settings, jitter: Callable[[], float]) -> None:
+        self.settings = settings
+        self.open = False
+        # Neither opened nor closed so far.
+        self.fresh = True
+        self.epoch = 0
+        self.counters = Counters()
+        # The two outboxes. The driver empties them after each event.
+        self.wakes: list[Waiter[T]] = []
+        self.commands: list[Command[T]] = []
+        # No later than the next moment at which `tick` has something to do.
+        self.wake_at = NEVER
+        # The error of the latest connect, while connecting fails.
+        self.last_error: BaseException | None = None
+        self.failing_since: float | None = None
+
+        self._jitter = jitter
+        # Every entry that holds a place, so also those being opened and closed: the
+        # server never sees more than max_size. Dicts, not sets: replays are the same.
+        self._entries: dict[Entry[T], None] = {}
+        # Right end warm (borrowed next), left end cold (reaped next).
+        self._idle: deque[Entry[T]] = deque()
+        self._waiters: OrderedDict[Waiter[T], None] = OrderedDict()
+        self._awaiting_ready: dict[Waiter[T], None] = {}
+        self._awaiting_empty: dict[Waiter[T], None] = {}
+        # Idle clocks of retired connections whose places are to be filled again. A
+        # replacement inherits the clock, else max_idle would never see it unused.
+        self._vacancies: deque[float] = deque()
+        self._connecting = self._checking = self._resetting = self._closing = 0
+        self._retry_at = self._failed_at = ALWAYS
+        self._alarm_at = ALWAYS
+        # True while a clean connection that comes back can only go on the idle stack.
+        self._calm = False
+
+    # --- borrow and return: the hot pair ------------------------------------------
+
+    def borrow(self, now: float) -> Entry[T] | None:
+        """Take the warmest idle entry, or None: then the driver calls `enqueue`.
+
+        Entries are idle only while nobody waits, so a newcomer overtakes nobody.
+        The caller examines the entry if `now >= entry.due_at`.
+        """
+        idle = self._idle
+        while idle:
+            entry = idle.pop()
+            if now < entry.expires_at:
+                entry.state = IN_USE
+                entry.lent_at = now
+                self.counters.requests += 1
+                return entry
+            self._retire(entry, Reason.EXPIRED)
+            self._plan(now)
+            if idle:  # the next one's caller has these commands to see to
+                idle[-1].due_at = ALWAYS
+        return None
+
+    def give_back(self, now: float, entry: Entry[T]) -> bool:
+        """Take back a clean entry: for the first waiter, or on the idle stack.
+
+        Returns:
+            Whether there is anything for the driver to see to.
+
+        Raises:
+            ValueError: the entry is not in use: it was returned before.
+        """
+        if entry.state is not IN_USE:
+            self._must_be_out(entry)
+        self.counters.usage_time += now - entry.lent_at
+        if self._calm and now < entry.expires_at and entry.epoch == self.epoch:
+            entry.state = IDLE
+            entry.idle_since = entry.proven_at = now
+            self._idle.append(entry)
+            return False
+        if self._keep(entry, now):
+            entry.idle_since = entry.proven_at = now
+            if self._waiters and self._fits:
+                waiter, _ = self._waiters.popitem(last=False)
+                self._grant(waiter, entry, now)
+                self._calm = self._is_calm()
+            else:
+                entry.state = IDLE
+                self._idle.append(entry)
+                self._wake_by(self._idle_deadline(entry))
+                self._plan(now)
+        return True
+
+    def give_back_dirty(self, now: float, entry: Entry[T]) -> None:
+        """Take back an entry that needs a reset before the next borrower."""
+        self._must_be_out(entry)
+        self.counters.usage_time += now - entry.lent_at
+        if not self._keep(entry, now):
+            return
+        if not self.settings.keep_idle and not self._waiters:
+            self._retire(entry, Reason.UNPOOLED)
+        else:
+            entry.state = RESETTING
+            entry.idle_since = now
+            self._resetting += 1
+            self.commands.append(Reset(entry))
+        self._plan(now)
+
+    def give_back_broken(self, now: float, entry: Entry[T]) -> None:
+        """Take back an entry whose resource is closed or beyond repair."""
+        self._must_be_out(entry)
+        self.counters.usage_time += now - entry.lent_at
+        self.counters.bad_returns += 1
+        if self._keep(entry, now):
+            entry.idle_since = now
+            self._retire(entry, Reason.BROKEN)
+            self._plan(now)
+
+    def _must_be_out(self, entry: Entry[T]) -> None:
+        if entry.state is not IN_USE and entry.state is not ABORTED:
+            raise ValueError(f"returned a connection that is {entry.state.value}")
+
+    def _keep(self, entry: Entry[T], now: float) -> bool:
+        """Tell whether a returned entry may stay; send away the one that may not."""
+        if self._left(entry):
+            return False
+        if entry.epoch != self.epoch:
+            reason = Reason.DRAINED if self.open else Reason.CLOSED
+        elif now >= entry.expires_at:
+            reason = Reason.EXPIRED
+        else:
+            return True
+        entry.idle_since = now
+        self._retire(entry, reason)
+        self._plan(now)
+        return False
+
+    # --- liveness -----------------------------------------------------------------
+
+    def examine(self, entry: Entry[T], now: float) -> bool:
+        """Tell whether a check is due on a borrowed entry, not just a probe.
+
+        The caller has probed the entry, or is about to; the next one is due later.
+        Needs no lock: the entry is the caller's.
+        """
+        settings = self.settings
+        check_due = now >= entry.proven_at + settings.check_after
+        entry.due_at = self._next_due(now)
+        return check_due
+
+    def proven(self, entry: Entry[T], now: float) -> None:
+        """Record that a borrowed entry passed its check. Needs no lock either."""
+        entry.proven_at = now
+        entry.due_at = self._next_due(now)
+
+    def _next_due(self, now: float) -> float:
+        after = min(self.settings.probe_after, self.settings.check_after)
+        return now + after if after else ALWAYS
+
+    def lost(self, now: float, entry: Entry[T]) -> list[Entry[T]]:
+        """Retire a borrowed entry that was found dead; suspect its idle siblings.
+
+        What ended one session (a restart, a failover, an administrator) mostly ended
+        its siblings too. The caller probes those returned, at once and without a round
+        trip, and reports each through `checked`.
+        """
+        self.counters.lost += 1
+        if self._left(entry):
+            return []
+        self._retire(entry, Reason.LOST)
+        suspects = self.suspect(now)
+        self._plan(now)
+        return suspects
+
+    def suspect(self, now: float) -> list[Entry[T]]:
+        """Take all idle entries for an examination by the caller, coldest last."""
+        suspects = list(reversed(self._idle))
+        self._idle.clear()
+        for entry in suspects:
+            entry.state = CHECKING
+            entry.proven_at = entry.due_at = ALWAYS
+        self._checking += len(suspects)
+        return suspects
+
+    def checked(self, now: float, entry: Entry[T], alive: bool, proven: bool) -> None:
+        """Take back an entry after an examination in the background.
+
+        Args:
+            now: the time.
+            entry: the entry.
+            alive: False: it is dead.
+            proven: a check with a round trip has shown that it is alive; otherwise a
+                check stays due.
+        """
+        if self._left(entry):
+            return
+        self._checking -= 1
+        if not alive:
+            self.counters.lost += 1
+            self._retire(entry, Reason.LOST)
+        elif proven:
+            self.proven(entry, now)
+            self._restore(entry)
+        else:
+            self._restore(entry)
+        self._plan(now)
+
+    def was_reset(self, now: float, entry: Entry[T], clean: bool) -> None:
+        """Take back an entry after its reset."""
+        if self._left(entry):
+            return
+        self._resetting -= 1
+        if not clean:
+            self._retire(entry, Reason.SOILED)
+        else:
+            entry.proven_at = now
+            self._restore(entry)
+        self._plan(now)
+
+    def _restore(self, entry: Entry[T]) -> None:
+        """Put an entry back among the idle ones, in the order of their idle clocks."""
+        if entry.epoch != self.epoch:
+            self._retire(entry, Reason.DRAINED if self.open else Reason.CLOSED)
+            return
+        entry.state = IDLE
+        if not self._idle or entry.idle_since <= self._idle[0].idle_since:
+            self._idle.appendleft(entry)
+        else:
+            self._idle.append(entry)
+        self._wake_by(self._idle_deadline(entry))
+
+    # --- the queue ----------------------------------------------------------------
+
+    def enqueue(self, now: float, waiter: Waiter[T], again: bool) -> None:
+        """Put a waiter into the queue. It may be resolved on return.
+
+        Args:
+            now: the time.
+            waiter: who waits.
+            again: the caller was served something dead and goes to the head of the
+                queue: it lost its place through no fault of its own.
+        """
+        waiter.since = now
+        limit = self.settings.max_waiting
+        if not again:
+            self.counters.requests += 1
+        if not self.open:
+            self._refuse(waiter, Refusal.CLOSED)
+        elif not again and limit and len(self._waiters) >= limit:
+            self._refuse(waiter, Refusal.FULL)
+        else:
+            self._waiters[waiter] = None
+            if again:
+                self._waiters.move_to_end(waiter, last=False)
+            else:
+                self.counters.queued += 1
+            if self.failing_since is not None:
+                # Whoever arrives asks the server at once (see EAGER).
+                eager = self._failed_at + backoff.EAGER
+                self._retry_at = min(self._retry_at, eager)
+            self._plan(now)
+
+    def time_out(self, now: float, waiter: Waiter[T]) -> None:
+        """Take a waiter out of the queue, in O(1), unless it was just served."""
+        if waiter.resolved:
+            return
+        self._awaiting_ready.pop(waiter, None)
+        self._awaiting_empty.pop(waiter, None)
+        if waiter in self._waiters:
+            del self._waiters[waiter]
+            self.counters.wait_time += now - waiter.since
+            self.counters.errors += 1
+            self._calm = self._is_calm()
+        waiter.resolved = True
+        waiter.refusal = Refusal.TIMEOUT
+        waiter.cause = self.last_error
+
+    def abandon(self, now: float, waiter: Waiter[T]) -> None:
+        """Forget a waiter that was interrupted.
+
+        If it was served in the same moment, the entry goes to the next in the queue.
+        """
+        self.time_out(now, waiter)
+        if waiter.entry is not None:
+            entry, waiter.entry = waiter.entry, None
+            self.give_back(now, entry)
+
+    def _grant(self, waiter: Waiter[T], entry: Entry[T], now: float) -> None:
+        entry.state = IN_USE
+        entry.lent_at = now
+        waiter.entry = entry
+        waiter.resolved = True
+        self.counters.wait_time += now - waiter.since
+        self.wakes.append(waiter)
+
+    def _refuse(self, waiter: Waiter[T], refusal: Refusal) -> None:
+        waiter.refusal = refusal
+        waiter.cause = self.last_error
+        waiter.resolved = True
+        self.counters.errors += 1
+        self.wakes.append(waiter)
+
+    def _refuse_all(self, refusal: Refusal, now: float) -> None:
+        for waiter in self._waiters:
+            self.counters.wait_time += now - waiter.since
+            self._refuse(waiter, refusal)
+        self._waiters.clear()
+        for waiter in self._awaiting_ready:
+            waiter.refusal, waiter.cause = refusal, self.last_error
+            self._announce(waiter)
+        self._awaiting_ready.clear()
+
+    def _announce(self, waiter: Waiter[T]) -> None:
+        waiter.resolved = True
+        self.wakes.append(waiter)
+
+    # --- connecting and closing -----------------------------------------------------
+
+    def connected(self, now: float, entry: Entry[T], resource: T, took: float) -> None:
+        """Take in a new connection: for the first waiter, or idle."""
+        entry.resource = resource
+        self.counters.connect_time += took
+        if self._left(entry):
+            return
+        self._connecting -= 1
+        self.failing_since = self.last_error = None
+        self._retry_at = ALWAYS
+        life = self.settings.max_lifetime
+        entry.expires_at = now + life * (1.0 - LIFETIME_JITTER * self._jitter())
+        entry.proven_at = now
+        entry.due_at = self._next_due(now)
+        self._restore(entry)
+        if self._idle:
+            # One more than min_size may make the coldest one reapable.
+            self._wake_by(self._idle_deadline(self._idle[0]))
+        self._plan(now)
+
+    def connect_failed(
+        self, now: float, entry: Entry[T], error: BaseException, permanent: bool
+    ) -> None:
+        """Record a failed connect: back off, or tell those whom waiting cannot help."""
+        self.counters.connect_errors += 1
+        if self._left(entry):
+            return
+        self._connecting -= 1
+        self._forget(entry)
+        if not self.open:
+            self._plan(now)
+            return
+        self.last_error = error
+        if self.failing_since is None:
+            self.failing_since = now
+            self._alarm_at = now + self.settings.reconnect_timeout
+        if entry.inherited and entry.epoch == self.epoch:
+            self._vacancies.append(entry.idle_since)
+        if permanent and self._live == self._connecting:
+            # No connection is out that could come back and serve them.
+            self._refuse_all(Refusal.FAILED, now)
+        age = now - self.failing_since
+        self._failed_at = now
+        self._retry_at = now + backoff.retry_delay(
+            age, bool(self._waiters), self._jitter()
+        )
+        if now >= self._alarm_at:
+            self._alarm_at = now + self.settings.reconnect_timeout
+            self.commands.append(Alarm())
+        self._plan(now)
+
+    def was_closed(self, now: float, entry: Entry[T]) -> None:
+        """Free the place of a closed entry."""
+        if entry.state is not CLOSING:
+            return  # cut off by `abort`: its place is free already
+        self._closing -= 1
+        self._forget(entry)
+        self._plan(now)
+
+    def _retire(self, entry: Entry[T], reason: Reason) -> None:
+        entry.state = CLOSING
+        entry.reason = reason
+        self._closing += 1
+        self.commands.append(Close(entry))
+        if self.open and reason not in SHRINKING:
+            self._vacancies.append(entry.idle_since)
+
+    def _forget(self, entry: Entry[T]) -> None:
+        entry.state = GONE
+        del self._entries[entry]
+
+    def _left(self, entry: Entry[T]) -> bool:
+        """Tell whether `abort` took this entry out of the pool meanwhile; end it."""
+        if entry.state is not ABORTED:
+            return False
+        entry.state = GONE
+        if hasattr(entry, "resource"):
+            self.commands.append(Close(entry))
+        return True
+
+    # --- the pool as a whole --------------------------------------------------------
+
+    def start(self, now: float) -> None:
+        """Open the pool, for the first time or again."""
+        if not self.open:
+            self.open, self.fresh = True, False
+            self.failing_since = self.last_error = None
+            self._retry_at = ALWAYS
+            self._plan(now)
+
+    def close(self, now: float) -> None:
+        """Refuse whoever waits or comes, retire the idle; the rest leave on return."""
+        self.fresh = False
+        if not self.open:
+            return
+        self.open = False
+        self.epoch += 1
+        self._vacancies.clear()
+        self._refuse_all(Refusal.CLOSED, now)
+        while self._idle:
+            self._retire(self._idle.pop(), Reason.CLOSED)
+        self._plan(now)
+
+    def abort(self, now: float) -> None:
+        """Cut off what is left of a closed pool: its borrowers had their time."""
+        for entry in self._entries:
+            closing = entry.state is CLOSING
+            entry.reason = Reason.CLOSED
+            entry.state = GONE if closing else ABORTED
+            if not closing and hasattr(entry, "resource"):
+                self.commands.append(Abort(entry))
+        self._entries.clear()
+        self._connecting = self._checking = self._resetting = self._closing = 0
+        self._plan(now)
+
+    def drain(self, now: float) -> None:
+        """Replace every connection: idle ones now, the others when they come back."""
+        self.epoch += 1
+        while self._idle:
+            self._retire(self._idle.popleft(), Reason.DRAINED)
+        self._plan(now)
+
+    def configure(self, now: float, settings: Settings) -> None:
+        """Take new settings; connections beyond a smaller max_size leave on return."""
+        self.settings = settings
+        if self.open:
+            self._wake_by(now)
+            self._plan(now)
+
+    def when_ready(self, now: float, waiter: Waiter[T]) -> None:
+        """Resolve the waiter when min_size connections are established."""
+        if self.open:
+            self._awaiting_ready[waiter] = None
+            self._plan(now)
+        else:
+            waiter.refusal = Refusal.CLOSED
+            waiter.resolved = True
+
+    def when_empty(self, now: float, waiter: Waiter[T]) -> None:
+        """Resolve the waiter when a closed pool holds nothing any more."""
+        self._awaiting_empty[waiter] = None
+        self._plan(now)
+
+    def tick(self, now: float) -> None:
+        """Do what is due by the clock: expire, reap, keep alive, retry."""
+        settings = self.settings
+        for entry in [e for e in self._idle if now >= e.expires_at]:
+            self._idle.remove(entry)
+            self._retire(entry, Reason.EXPIRED)
+        # Only what is established may be reaped on the grounds that enough remain:
+        # a connect that is under way may fail.
+        spare = self._live - self._connecting - settings.min_size
+        idle = self._idle
+        while spare > 0 and idle and now >= idle[0].idle_since + settings.max_idle:
+            self._retire(idle.popleft(), Reason.UNUSED)
+            spare -= 1
+        self._vacancies = deque(
+            clock for clock in self._vacancies if now < clock + settings.max_idle
+        )
+        if 0 < settings.check_after < NEVER:
+            after = settings.check_after
+            for entry in [e for e in idle if now >= e.proven_at + after]:
+                idle.remove(entry)
+                entry.state = CHECKING
+                self._checking += 1
+                self.commands.append(Check(entry))
+        self.wake_at = NEVER
+        self._plan(now)
+        for entry in self._entries:
+            if entry.state is IDLE:
+                self._wake_by(self._idle_deadline(entry))
+            elif now < entry.expires_at:
+                # It may come back at any time, and that hot path sets no timer: look
+                # again before the earliest deadline that it can have then.
+                self._wake_by(self._deadline(entry.expires_at, now, now))
+
+    # --- planning -------------------------------------------------------------------
+
+    def _plan(self, now: float) -> None:
+        """Bring the pool towards what the settings and the queue ask for."""
+        if self.open:
+            while self._idle and not self._fits:
+                self._retire(self._idle.popleft(), Reason.SURPLUS)
+            while self._waiters and self._idle:
+                waiter, _ = self._waiters.popitem(last=False)
+                self._grant(waiter, self._idle.pop(), now)
+            if not self.settings.keep_idle:
+                while self._idle:
+                    self._retire(self._idle.popleft(), Reason.UNPOOLED)
+            self._grow(now)
+            if self._awaiting_ready and self._established >= self.settings.min_size:
+                for waiter in self._awaiting_ready:
+                    self._announce(waiter)
+                self._awaiting_ready.clear()
+        elif not self._entries:
+            for waiter in self._awaiting_empty:
+                self._announce(waiter)
+            self._awaiting_empty.clear()
+        self._calm = self._is_calm()
+
+    def _grow(self, now: float) -> None:
+        settings = self.settings
+        while self._vacancies and self._live + len(self._vacancies) > settings.max_size:
+            self._vacancies.popleft()
+        wanted = max(
+            settings.min_size - self._live,
+            len(self._waiters) - self._connecting,
+            len(self._vacancies),
+        )
+        room = settings.max_size - len(self._entries)
+        lanes = 1 if self.failing_since is not None else settings.max_connecting
+        starting = min(wanted, room, lanes - self._connecting)
+        if starting > 0 and now < self._retry_at:
+            self._wake_by(self._retry_at)
+            return
+        for _ in range(starting):
+            inherited = bool(self._vacancies)
+            idle_since = self._vacancies.pop() if inherited else now
+            entry = Entry[T](self.epoch, idle_since, inherited)
+            self._entries[entry] = None
+            self._connecting += 1
+            self.counters.connects += 1
+            self.commands.append(Connect(entry))
+
+    def _idle_deadline(self, entry: Entry[T]) -> float:
+        """The first moment at which `tick` may have something to do with this entry."""
+        return self._deadline(entry.expires_at, entry.idle_since, entry.proven_at)
+
+    def _deadline(self, expires_at: float, idle_since: float, proven: float) -> float:
+        settings = self.settings
+        deadline = expires_at
+        if self._established > settings.min_size:
+            deadline = min(deadline, idle_since + settings.max_idle)
+        if 0 < settings.check_after < NEVER:
+            deadline = min(deadline, proven + settings.check_after)
+        return deadline
+
+    def _wake_by(self, moment: float) -> None:
+        if moment < self.wake_at:
+            self.wake_at = moment
+
+    def _is_calm(self) -> bool:
+        return (
+            self.open
+            and not self._waiters
+            and self.settings.keep_idle
+            and self.settings.max_idle > 0
+            and self._fits
+        )
+
+    @property
+    def _live(self) -> int:
+        return len(self._entries) - self._closing
+
+    @property
+    def _established(self) -> int:
+        return self._live - self._connecting
+
+    @property
+    def _fits(self) -> bool:
+        return self._live <= self.settings.max_size
+
+    # --- for people -----------------------------------------------------------------
+
+    def idle_entries(self) -> list[Entry[T]]:
+        """Return the idle entries, coldest first."""
+        return list(self._idle)
+
+    def waiters(self) -> list[Waiter[T]]:
+        """Return those who wait, longest first."""
+        return list(self._waiters)
+
+    def statistics(self, pop: bool = False) -> PoolStatistics:
+        """Take a snapshot; if `pop`, begin to count anew."""
+        c = self.counters
+        if pop:
+            self.counters = Counters()
+        away = self._connecting + self._checking + self._resetting + self._closing
+        return PoolStatistics(
+            min_size=self.settings.min_size,
+            max_size=self.settings.max_size,
+            size=len(self._entries),
+            in_use=len(self._entries) - len(self._idle) - away,
+            idle=len(self._idle),
+            opening=self._connecting,
+            closing=self._closing,
+            checking=self._checking,
+            resetting=self._resetting,
+            waiting=len(self._waiters),
+            requests=c.requests,
+            requests_queued=c.queued,
+            requests_errors=c.errors,
+            wait_time=c.wait_time,
+            usage_time=c.usage_time,
+            bad_returns=c.bad_returns,
+            connects=c.connects,
+            connect_errors=c.connect_errors,
+            connect_time=c.connect_time,
+            lost=c.lost,
+            failing_since=self.failing_since,
+        )

@@ -1,0 +1,86 @@
+"""The one thread of a process that keeps time for all its thread pools.
+
+It starts with the first deadline and leaves with the last. It is a daemon and holds no
+lock while it runs a callback, so it delays neither the pools nor the process's end.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from threading import Condition, Thread, current_thread
+from time import monotonic
+
+from .deadlines import Deadline, Deadlines
+
+log = logging.getLogger("edgepool.housekeeper")
+
+Callback = Callable[[], object]
+
+
+class Housekeeper:
+    """Calls callbacks at their time. They must be brief."""
+
+    def __init__(self) -> None:
+        self._condition = Condition()
+        self._deadlines = Deadlines[Callback]()
+        self._thread: Thread | None = None
+
+    def call_at(self, when: float, callback: Callback) -> Deadline[Callback]:
+        """Call back at `when` (on the monotonic clock), or soon after."""
+        with self._condition:
+            sooner = when < self._deadlines.next
+            deadline = self._deadlines.add(when, callback)
+            if self._thread is None:
+                self._thread = Thread(
+                    target=self._run, name="edgepool-housekeeper", daemon=True
+                )
+                self._thread.start()
+            elif sooner:
+                self._condition.notify()
+        return deadline
+
+    def cancel(self, deadline: Deadline[Callback]) -> bool:
+        """Forget a deadline; False if it was called before."""
+        with self._condition:
+            cancelled = self._deadlines.remove(deadline)
+            if self._deadlines.next == float("inf"):
+                self._condition.notify()
+        return cancelled
+
+    def rest(self) -> None:
+        """If nothing is left to do, wait until the thread has gone."""
+        with self._condition:
+            thread = self._thread
+            if thread is current_thread() or self._deadlines.next < float("inf"):
+                return
+        if thread is not None:
+            thread.join(timeout=1.0)
+
+    def _run(self) -> None:
+        while (callbacks := self._wait()) is not None:
+            for callback in callbacks:
+                try:
+                    callback()
+                except Exception:
+                    log.exception("error in housekeeping")
+
+    def _wait(self) -> list[Callback] | None:
+        with self._condition:
+            while True:
+                now = monotonic()
+                if due := self._deadlines.due(now):
+                    return due
+                following = self._deadlines.next
+                if following == float("inf"):
+                    self._thread = None
+                    return None
+                self._condition.wait(following - now)
+
+
+housekeeper = Housekeeper()
+
+if hasattr(os, "register_at_fork"):
+    # The thread does not exist in a forked child, and its lock may be held for ever.
+    os.register_at_fork(after_in_child=housekeeper.__init__)  # type: ignore[misc]

@@ -1,0 +1,281 @@
+"""The driver for asyncio: the event loop is the lock, and no decision of its own.
+
+Nothing here awaits between telling the core a fact and seeing to what it wants done, so
+no cancellation can come in between. Returning is not even a coroutine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from time import monotonic
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+
+from .. import _flows
+from .._adapter import AsyncAdapter
+from .._core import Abort, Command, Connect, Entry, PoolCore, PoolStatistics, Waiter
+from .._errors import refused
+from .deadlines import Deadlines
+from .threads import always_alive
+
+T = TypeVar("T")
+R = TypeVar("R")
+P = ParamSpec("P")
+
+
+class TaskDriver(Generic[T]):
+    """Waits, works and keeps time for a pool that is used by tasks of one event loop.
+
+    Args:
+        name: the pool's name, for log lines and errors.
+        core: the decisions.
+        adapter: how to handle the resources.
+    """
+
+    def __init__(self, name: str, core: PoolCore[T], adapter: AsyncAdapter[T]) -> None:
+        self.name = name
+        self.core = core
+        self.adapter = adapter
+        self.clock: Callable[[], float] = monotonic
+        self.is_clean = adapter.is_clean
+        self.is_alive: Callable[[T], bool]
+        self.is_alive = getattr(adapter, "is_alive", always_alive)
+        # Two hooks of the facade: it opens a lazy pool, and knows `reconnect_failed`.
+        self.before_waiting: Callable[[], None]
+        self.alarm: Callable[[], Awaitable[None]]
+        self._abort: Callable[[T], None] | None = getattr(adapter, "abort", None)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: dict[asyncio.Task[None], Command[T]] = {}
+        self._patience = Deadlines[Waiter[T]]()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = float("inf")
+
+    # --- borrow and return ------------------------------------------------------------
+
+    async def settle(
+        self, entry: Entry[T] | None, now: float, timeout: float | None
+    ) -> Entry[T]:
+        """Wait for an entry if there is none; make sure that it is alive."""
+        if self.core.commands:
+            self._see_to_it()
+        if entry is not None and not self.core.examine(entry, now):
+            if self.is_alive(entry.resource):
+                return entry
+            entry.due_at = now  # dead: let the flow see to it
+        if timeout is None:
+            timeout = self.core.settings.timeout
+        deadline = now + max(timeout, 0.0)
+        if entry is None:
+            self.before_waiting()
+            entry = await self.wait(deadline, again=False)
+        return await _flows.verified(self, entry, deadline)
+
+    def put(self, entry: Entry[T]) -> None:
+        """Return an entry. Never suspends, never fails for the pool's own reasons."""
+        core = self.core
+        if self.is_clean(entry.resource):
+            if core.give_back(self.clock(), entry):
+                self._see_to_it()
+        elif self.is_alive(entry.resource):
+            self.tell(core.give_back_dirty, entry)
+        else:
+            self.tell(core.give_back_broken, entry)
+
+    def start(self) -> None:
+        """Open the pool, on the running event loop."""
+        self.use_running_loop()
+        self.tell(self.core.start)
+
+    def statistics(self, pop: bool = False) -> PoolStatistics:
+        """Take a snapshot; if `pop`, begin to count anew."""
+        return self.core.statistics(pop)
+
+    # --- what flows need ----------------------------------------------------------------
+
+    def tell(
+        self, event: Callable[Concatenate[float, P], R], *args: P.args, **kw: P.kwargs
+    ) -> R:
+        """Tell the core a fact, with the time; then see to what it wants done."""
+        result = event(self.clock(), *args, **kw)
+        self._see_to_it()
+        return result
+
+    async def wait(self, deadline: float, again: bool) -> Entry[T]:
+        """Wait in the queue for an entry."""
+        started = self.clock()
+        waiter = await self.park(partial(self.core.enqueue, again=again), deadline)
+        if waiter.entry is not None:
+            return waiter.entry
+        waited = self.clock() - started
+        raise refused(
+            waiter.refusal, self.name, self.statistics(), waited, waiter.cause
+        )
+
+    async def park(
+        self, event: Callable[[float, Waiter[T]], None], deadline: float
+    ) -> Waiter[T]:
+        """Tell the core of a waiter, and wait until it is resolved or times out."""
+        self.use_running_loop()
+        future = self._running.create_future()
+        waiter = Waiter[T](partial(_wake, future))
+        patience = self._patience.add(deadline, waiter)
+        try:
+            self.tell(event, waiter)
+            if not waiter.resolved and deadline <= self.clock():
+                self.tell(self.core.time_out, waiter)
+            if not waiter.resolved:
+                await future
+        except BaseException:
+            self.tell(self.core.abandon, waiter)
+            raise
+        finally:
+            self._patience.remove(patience)
+        return waiter
+
+    async def bounded(
+        self, work: Coroutine[Any, Any, R], resource: T, deadline: float
+    ) -> R:
+        """Await I/O on a resource; at the deadline leave it to its fate and raise.
+
+        The I/O runs in a task of its own: asyncio's own timeouts are missing on Python
+        3.10, and swallow cancellations on 3.11 when both come at once.
+        """
+        task = self._running.create_task(work)
+        try:
+            await asyncio.wait({task}, timeout=max(deadline - self.clock(), 0.0))
+            if task.done():
+                return task.result()
+            raise TimeoutError("not done in time")
+        finally:
+            if not task.done():
+                task.cancel()
+                task.add_done_callback(_take_note)
+
+    async def sound(self) -> None:
+        """Run the user's `reconnect_failed`."""
+        await self.alarm()
+
+    # --- effects ------------------------------------------------------------------------
+
+    @property
+    def _running(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop
+
+    def use_running_loop(self) -> None:
+        """Bind the pool to the running event loop, at its first use.
+
+        Raises:
+            RuntimeError: there is none, or the pool belongs to another one that is not
+                closed.
+        """
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            message = f"the pool {self.name!r} cannot open: no event loop is running"
+            raise RuntimeError(message) from None
+        if self._loop is loop:
+            return
+        if self._loop is not None:
+            if not self._loop.is_closed():
+                raise RuntimeError(
+                    f"the pool {self.name!r} belongs to another event loop:"
+                    " make a pool for each"
+                )
+            self._forget_loop()
+        self._loop = loop
+
+    def _forget_loop(self) -> None:
+        """Drop what belongs to a closed event loop, whose waiters and tasks are dead.
+
+        Its connections are closed on the new loop; that takes no waiting.
+        """
+        core, now = self.core, self.clock()
+        was_open = core.open
+        core.close(now)
+        core.abort(now)
+        core.wakes.clear()
+        self._tasks.clear()
+        self._timer, self._timer_at = None, float("inf")
+        if was_open:
+            core.start(now)
+
+    def _see_to_it(self) -> None:
+        """Wake who has an answer, start what is to be done, set the timer."""
+        core = self.core
+        wakes, commands = core.wakes, core.commands
+        if wakes:
+            core.wakes = []
+            for waiter in wakes:
+                waiter.wake()
+        if commands:
+            core.commands = []
+            for command in commands:
+                self._start(command)
+        if min(core.wake_at, self._patience.next) < self._timer_at:
+            self._set_timer()
+
+    def _start(self, command: Command[T]) -> None:
+        if isinstance(command, Abort):
+            if self._abort is not None:
+                self._abort(command.entry.resource)
+            return
+        task = self._running.create_task(
+            _flows.perform(self, command),
+            name=f"edgepool-{type(command).__name__.lower()}",
+        )
+        self._tasks[task] = command
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(task, None)
+        _take_note(task)
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._timer_at = min(self.core.wake_at, self._patience.next)
+        if self._timer_at < float("inf"):
+            delay = max(self._timer_at - self.clock(), 0.0)
+            self._timer = self._running.call_later(delay, self._on_time)
+
+    def _on_time(self) -> None:
+        self._timer, self._timer_at = None, float("inf")
+        now = self.clock()
+        for waiter in self._patience.due(now):
+            self.core.time_out(now, waiter)
+            waiter.wake()
+        if now >= self.core.wake_at:
+            self.core.tick(now)
+        self._see_to_it()
+
+    def cancel_connects(self) -> None:
+        """Stop the connects that are under way."""
+        for task, command in self._tasks.items():
+            if isinstance(command, Connect):
+                task.cancel()
+
+    async def leave(self) -> None:
+        """Leave no timer and no task behind after the pool was closed."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer, self._timer_at = None, float("inf")
+        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=1.0)
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _take_note(task: asyncio.Task[Any]) -> None:
+    """Retrieve an exception, so that asyncio does not complain that nobody did."""
+    if not task.cancelled():
+        task.exception()

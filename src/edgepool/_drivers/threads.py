@@ -1,0 +1,251 @@
+"""The driver for threads: one lock around the core, and no decision of its own."""
+
+from __future__ import annotations
+
+from _thread import allocate_lock
+from collections.abc import Callable, Coroutine
+from functools import partial
+from threading import TIMEOUT_MAX
+from time import monotonic
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+from weakref import WeakMethod
+
+from .. import _flows
+from .._adapter import Adapter
+from .._core import Abort, Close, Command, Entry, PoolCore, PoolStatistics, Waiter
+from .._errors import refused
+from .deadlines import Deadline
+from .housekeeper import housekeeper
+from .workers import workers
+
+T = TypeVar("T")
+R = TypeVar("R")
+P = ParamSpec("P")
+
+
+class _Blocking(Generic[T]):
+    """A blocking adapter in the shape that flows await. It never suspends."""
+
+    def __init__(self, adapter: Adapter[T]) -> None:
+        self._adapter = adapter
+        self.is_clean = adapter.is_clean
+
+    async def connect(self) -> T:
+        return self._adapter.connect()
+
+    async def check(self, resource: T, /) -> None:
+        self._adapter.check(resource)
+
+    async def reset(self, resource: T, /) -> bool:
+        return self._adapter.reset(resource)
+
+    async def close(self, resource: T, /) -> None:
+        self._adapter.close(resource)
+
+
+def _nothing() -> None:
+    """Do nothing."""
+
+
+def always_alive(resource: object) -> bool:
+    """Stand in for `is_alive` of an adapter that has none."""
+    return True
+
+
+class ThreadDriver(Generic[T]):
+    """Waits, works and keeps time for a pool that is used by threads.
+
+    Args:
+        name: the pool's name, for log lines and errors.
+        core: the decisions.
+        adapter: how to handle the resources.
+    """
+
+    def __init__(self, name: str, core: PoolCore[T], adapter: Adapter[T]) -> None:
+        self.name = name
+        self.core = core
+        self.adapter = _Blocking(adapter)
+        self.clock = monotonic
+        self.is_clean = adapter.is_clean
+        self.is_alive: Callable[[T], bool]
+        self.is_alive = getattr(adapter, "is_alive", always_alive)
+        # Two hooks of the facade: it opens a lazy pool, and knows `reconnect_failed`.
+        self.before_waiting: Callable[[], None] = _nothing
+        self.alarm: Callable[[], None] = _nothing
+        self._abort: Callable[[T], None] | None = getattr(adapter, "abort", None)
+        # Closing a psycopg connection waits for nobody: not worth another thread.
+        self._close_inline: bool = getattr(adapter, "close_is_instant", False)
+        self._mutex = allocate_lock()
+        self._timer: Deadline[Callable[[], object]] | None = None
+
+    # --- the hot pair -----------------------------------------------------------------
+
+    def take(self, timeout: float | None) -> Entry[T]:
+        """Borrow an entry; wait up to `timeout` seconds (None: the pool's default)."""
+        now = self.clock()
+        with self._mutex:
+            entry = self.core.borrow(now)
+        if entry is None or now >= entry.due_at:
+            return self._settle(entry, now, timeout)
+        return entry
+
+    def put(self, entry: Entry[T]) -> None:
+        """Return an entry. Never blocks on the network, never fails for its sake."""
+        core = self.core
+        if self.is_clean(entry.resource):
+            with self._mutex:
+                busy = core.give_back(self.clock(), entry)
+            if busy:
+                self._see_to_it()
+        elif self.is_alive(entry.resource):
+            self.tell(core.give_back_dirty, entry)
+        else:
+            self.tell(core.give_back_broken, entry)
+
+    def _settle(
+        self, entry: Entry[T] | None, now: float, timeout: float | None
+    ) -> Entry[T]:
+        """Wait for an entry if there is none; make sure that it is alive."""
+        if self.core.commands:
+            self._see_to_it()
+        if entry is not None and not self.core.examine(entry, now):
+            if self.is_alive(entry.resource):
+                return entry
+            entry.due_at = now  # dead: let the flow see to it
+        if timeout is None:
+            timeout = self.core.settings.timeout
+        return _flows.run(self._borrow(entry, now + max(timeout, 0.0)))
+
+    async def _borrow(self, entry: Entry[T] | None, deadline: float) -> Entry[T]:
+        if entry is None:
+            self.before_waiting()
+            entry = await self.wait(deadline, again=False)
+        return await _flows.verified(self, entry, deadline)
+
+    def start(self) -> None:
+        """Open the pool."""
+        self.tell(self.core.start)
+
+    def statistics(self, pop: bool = False) -> PoolStatistics:
+        """Take a snapshot; if `pop`, begin to count anew."""
+        with self._mutex:
+            return self.core.statistics(pop)
+
+    # --- what flows need ----------------------------------------------------------------
+
+    def tell(
+        self, event: Callable[Concatenate[float, P], R], *args: P.args, **kw: P.kwargs
+    ) -> R:
+        """Tell the core a fact, with the time; then see to what it wants done."""
+        with self._mutex:
+            result = event(self.clock(), *args, **kw)
+        self._see_to_it()
+        return result
+
+    async def wait(self, deadline: float, again: bool) -> Entry[T]:
+        """Wait in the queue for an entry."""
+        started = self.clock()
+        waiter = self.park(partial(self.core.enqueue, again=again), deadline)
+        if waiter.entry is not None:
+            return waiter.entry
+        waited = self.clock() - started
+        raise refused(
+            waiter.refusal, self.name, self.statistics(), waited, waiter.cause
+        )
+
+    def park(
+        self, event: Callable[[float, Waiter[T]], None], deadline: float
+    ) -> Waiter[T]:
+        """Tell the core of a waiter, and block until it is resolved or times out."""
+        gate = allocate_lock()
+        gate.acquire()
+        waiter = Waiter[T](gate.release)
+        try:
+            self.tell(event, waiter)
+            if not waiter.resolved:
+                patience = min(max(deadline - self.clock(), 0.0), TIMEOUT_MAX)
+                if not gate.acquire(timeout=patience):
+                    self.tell(self.core.time_out, waiter)
+        except BaseException:
+            self.tell(self.core.abandon, waiter)
+            raise
+        return waiter
+
+    async def bounded(
+        self, work: Coroutine[Any, Any, R], resource: T, deadline: float
+    ) -> R:
+        """Await blocking I/O; at the deadline cut the resource off, so that it ends.
+
+        Without `abort` in the adapter the I/O has to bound itself.
+        """
+        if self._abort is None:
+            return await work
+        cut = housekeeper.call_at(deadline, partial(self._abort, resource))
+        try:
+            return await work
+        finally:
+            if not housekeeper.cancel(cut):
+                raise TimeoutError("not done in time")
+
+    async def sound(self) -> None:
+        """Run the user's `reconnect_failed`."""
+        self.alarm()
+
+    # --- effects ------------------------------------------------------------------------
+
+    def _see_to_it(self) -> None:
+        """Wake who has an answer, start what is to be done, set the timer."""
+        core = self.core
+        with self._mutex:
+            wakes, commands = core.wakes, core.commands
+            core.wakes, core.commands = [], []
+            self._set_timer(core.wake_at)
+        for waiter in wakes:
+            waiter.wake()
+        for command in commands:
+            self._start(command)
+
+    def _start(self, command: Command[T]) -> None:
+        if isinstance(command, Abort):
+            if self._abort is not None:
+                self._abort(command.entry.resource)
+        elif self._close_inline and isinstance(command, Close):
+            self._perform(command)
+        else:
+            workers.submit(partial(self._perform, command))
+
+    def _perform(self, command: Command[T]) -> None:
+        _flows.run(_flows.perform(self, command))
+
+    def _set_timer(self, wake_at: float) -> None:
+        """Have the housekeeper call by `wake_at`. Called with the lock held."""
+        timer = self._timer
+        if timer is not None and timer.item is not None:
+            if timer.when <= wake_at:
+                return
+            housekeeper.cancel(timer)
+        if wake_at < float("inf"):
+            self._timer = housekeeper.call_at(wake_at, _Weak(self._on_time))
+
+    def _on_time(self) -> None:
+        self.tell(self.core.tick)
+
+    def leave(self) -> None:
+        """Leave no timer and no thread behind after the pool was closed."""
+        with self._mutex:
+            if self._timer is not None:
+                housekeeper.cancel(self._timer)
+                self._timer = None
+        housekeeper.rest()
+        workers.rest()
+
+
+class _Weak:
+    """A callback that does not keep its pool alive."""
+
+    def __init__(self, method: Callable[[], None]) -> None:
+        self._method = WeakMethod(method)
+
+    def __call__(self) -> None:
+        if (method := self._method()) is not None:
+            method()

@@ -1,0 +1,97 @@
+"""What callers catch. Each is also psycopg_pool's exception of the same name.
+
+That identity is why this module, and no other outside `edgepool.psycopg`, imports
+psycopg_pool: code that catches `psycopg_pool.PoolTimeout` catches ours.
+"""
+
+from __future__ import annotations
+
+import psycopg_pool
+
+from ._core import PoolStatistics, Refusal
+
+
+class PoolClosed(psycopg_pool.PoolClosed):
+    """The pool is not open yet, is closed, or was closed while the caller waited."""
+
+    __module__ = "edgepool"
+
+
+class TooManyRequests(psycopg_pool.TooManyRequests):
+    """Already `max_waiting` callers wait for a connection."""
+
+    __module__ = "edgepool"
+
+
+class PoolTimeout(psycopg_pool.PoolTimeout):
+    """No connection became available in time.
+
+    The attributes are the pool's state at that moment, to tell a pool that is too small
+    (`in_use` is the maximum) from a server that does not answer (`opening` is not 0, and
+    `__cause__` is the latest error of a connect).
+
+    Attributes:
+        size: connections that hold a place, in whatever state.
+        in_use: connections that are lent.
+        idle: connections that are ready.
+        opening: connections that are being opened.
+        waiting: how many others wait for a connection.
+        waited: how long this caller has waited, in seconds.
+    """
+
+    __module__ = "edgepool"
+
+    def __init__(
+        self, message: str, statistics: PoolStatistics, waited: float
+    ) -> None:
+        self.size = statistics.size
+        self.in_use = statistics.in_use
+        self.idle = statistics.idle
+        self.opening = statistics.opening
+        self.waiting = statistics.waiting
+        self.waited = waited
+        super().__init__(
+            f"{message} (size {self.size} of {statistics.max_size}:"
+            f" {self.in_use} in use, {self.idle} idle, {self.opening} opening;"
+            f" {self.waiting} waiting; waited {waited:.2f} s)"
+        )
+
+
+class ConnectFailed(PoolTimeout):
+    """The pool cannot connect, and waiting would not help; `__cause__` says why.
+
+    A wrong password, an unknown database, invalid connection parameters, a bug in a
+    callable. It is a `PoolTimeout` because that is what psycopg_pool raises here, after
+    the whole timeout: what handles that keeps working.
+    """
+
+    __module__ = "edgepool"
+
+
+def refused(
+    refusal: Refusal | None,
+    name: str,
+    statistics: PoolStatistics,
+    waited: float,
+    cause: BaseException | None,
+) -> PoolClosed | TooManyRequests | PoolTimeout:
+    """Make the exception for a waiter who did not get a connection."""
+    error: PoolClosed | TooManyRequests | PoolTimeout
+    if refusal is Refusal.CLOSED:
+        error = PoolClosed(f"the pool {name!r} is closed")
+    elif refusal is Refusal.FULL:
+        error = TooManyRequests(
+            f"the pool {name!r} has already {statistics.waiting} requests waiting"
+        )
+    elif refusal is Refusal.FAILED:
+        error = ConnectFailed(
+            f"the pool {name!r} cannot connect: {cause}", statistics, waited
+        )
+    else:
+        error = PoolTimeout(
+            f"couldn't get a connection after {waited:.2f} sec from the pool {name!r}",
+            statistics,
+            waited,
+        )
+    error.__cause__ = cause
+    return error

@@ -1,0 +1,213 @@
+"""The sequences of I/O around the core's decisions, written once for both drivers.
+
+Plain `async def` that imports neither asyncio nor threading. In asyncio they are awaited
+as usual. In threads every awaitable in them blocks instead of suspending, so that
+`run` brings a flow to its end in one step (the trick is gel's blocking client's).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+from ._adapter import AsyncAdapter, PermanentError
+from ._core import Alarm, Check, Close, Command, Connect, Entry, PoolCore, Reset
+
+T = TypeVar("T")
+R = TypeVar("R")
+P = ParamSpec("P")
+
+connect_log = logging.getLogger("edgepool.connect")
+retire_log = logging.getLogger("edgepool.retire")
+
+# Bugs in the user's callables: waiting does not mend them. Not ValueError, which is also
+# what a token service's garbled answer raises, and not OSError.
+PROGRAMMING_ERRORS = (
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    NameError,
+    NotImplementedError,
+    TypeError,
+)
+
+# What a check or a reset in the background may take, in seconds, before the connection
+# is given up: a healthy server answers in milliseconds.
+ROUND_TRIP = 10.0
+# What a due check may take for a caller who does not want to wait (timeout=0).
+CHECK_AT_ONCE = 1.0
+
+
+class Driver(Protocol[T]):
+    """What a flow needs of a driver."""
+
+    name: str
+    core: PoolCore[T]
+    adapter: AsyncAdapter[T]
+    is_alive: Callable[[T], bool]
+    clock: Callable[[], float]
+
+    def tell(
+        self, event: Callable[Concatenate[float, P], R], *args: P.args, **kw: P.kwargs
+    ) -> R:
+        """Tell the core a fact, with the time; then see to what it wants done."""
+        ...
+
+    async def wait(self, deadline: float, again: bool) -> Entry[T]:
+        """Wait in the queue for an entry; raise what the user is to see."""
+        ...
+
+    async def bounded(
+        self, work: Coroutine[Any, Any, R], resource: T, deadline: float
+    ) -> R:
+        """Await I/O on a resource; after the deadline give the resource up and raise."""
+        ...
+
+    async def sound(self) -> None:
+        """Sound the alarm: run the user's `reconnect_failed`."""
+        ...
+
+
+def run(flow: Coroutine[Any, Any, T]) -> T:
+    """Run a flow whose awaitables all block."""
+    try:
+        flow.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    finally:
+        flow.close()
+    raise RuntimeError("a blocking flow tried to suspend")
+
+
+async def verified(driver: Driver[T], entry: Entry[T], deadline: float) -> Entry[T]:
+    """Return a borrowed entry that is alive: this one, or the next one that is."""
+    core = driver.core
+    while (now := driver.clock()) >= entry.due_at:
+        if await _is_alive(driver, entry, core.examine(entry, now), now, deadline):
+            break
+        _sweep(driver, driver.tell(core.lost, entry))
+        found = driver.tell(core.borrow) if driver.clock() < deadline else None
+        entry = found or await driver.wait(deadline, again=True)
+    return entry
+
+
+async def _is_alive(
+    driver: Driver[T], entry: Entry[T], check_due: bool, now: float, deadline: float
+) -> bool:
+    resource = entry.resource
+    if not driver.is_alive(resource):
+        retire_log.info("%s: the server has closed an idle connection", driver.name)
+        return False
+    if check_due:
+        if deadline <= now:
+            deadline = now + CHECK_AT_ONCE
+        try:
+            await driver.bounded(driver.adapter.check(resource), resource, deadline)
+        except Exception as error:
+            retire_log.info("%s: check failed: %s", driver.name, error)
+            return False
+        except BaseException:  # interrupted in mid-check: its state is unknown
+            driver.tell(driver.core.give_back_broken, entry)
+            raise
+        driver.core.proven(entry, driver.clock())
+    return True
+
+
+def _sweep(driver: Driver[T], suspects: Iterable[Entry[T]]) -> None:
+    """Probe suspected entries, without a round trip."""
+    for entry in suspects:
+        alive = driver.is_alive(entry.resource)
+        driver.tell(driver.core.checked, entry, alive, proven=False)
+
+
+async def check_idle(driver: Driver[T]) -> None:
+    """Check every idle entry now; the dead are replaced."""
+    for entry in driver.tell(driver.core.suspect):
+        await _check(driver, entry)
+
+
+async def perform(driver: Driver[T], command: Command[T]) -> None:
+    """Do what the core wants done, and tell it how it went."""
+    if isinstance(command, Connect):
+        await _connect(driver, command.entry)
+    elif isinstance(command, Close):
+        await _close(driver, command.entry)
+    elif isinstance(command, Reset):
+        await _reset(driver, command.entry)
+    elif isinstance(command, Check):
+        await _check(driver, command.entry)
+    elif isinstance(command, Alarm):
+        try:
+            await driver.sound()
+        except Exception:
+            connect_log.exception("%s: error in reconnect_failed", driver.name)
+
+
+async def _connect(driver: Driver[T], entry: Entry[T]) -> None:
+    core = driver.core
+    started = driver.clock()
+    failing_since, last_error = core.failing_since, core.last_error
+    try:
+        resource = await driver.adapter.connect()
+    except BaseException as error:
+        permanent = isinstance(error, (PermanentError, *PROGRAMMING_ERRORS))
+        cause = error
+        if isinstance(error, PermanentError) and error.__cause__ is not None:
+            cause = error.__cause__
+        driver.tell(core.connect_failed, entry, cause, permanent)
+        if not isinstance(error, Exception):
+            raise
+        # One line for an outage, and one whenever its face changes.
+        news = str(last_error) != str(cause)
+        level = logging.WARNING if news else logging.DEBUG
+        connect_log.log(level, "%s: cannot connect: %s", driver.name, cause)
+        return
+    ended = driver.clock()
+    driver.tell(core.connected, entry, resource, ended - started)
+    if failing_since is not None:
+        lasted = ended - failing_since
+        connect_log.info("%s: connected again after %.2f s", driver.name, lasted)
+    else:
+        took = ended - started
+        connect_log.info("%s: connected in %.4f s", driver.name, took)
+
+
+async def _check(driver: Driver[T], entry: Entry[T]) -> None:
+    alive = False
+    resource = entry.resource
+    deadline = driver.clock() + ROUND_TRIP
+    try:
+        if driver.is_alive(resource):
+            await driver.bounded(driver.adapter.check(resource), resource, deadline)
+            alive = True
+    except Exception as error:
+        retire_log.info("%s: check failed: %s", driver.name, error)
+    finally:
+        driver.tell(driver.core.checked, entry, alive, proven=True)
+
+
+async def _reset(driver: Driver[T], entry: Entry[T]) -> None:
+    clean = False
+    resource = entry.resource
+    deadline = driver.clock() + ROUND_TRIP
+    try:
+        work = driver.adapter.reset(resource)
+        clean = await driver.bounded(work, resource, deadline)
+    except Exception as error:
+        retire_log.warning("%s: reset failed: %s", driver.name, error)
+    finally:
+        driver.tell(driver.core.was_reset, entry, clean)
+
+
+async def _close(driver: Driver[T], entry: Entry[T]) -> None:
+    reason = entry.reason.value if entry.reason else "not needed"
+    retire_log.info("%s: closing a connection: %s", driver.name, reason)
+    try:
+        await driver.adapter.close(entry.resource)
+    except Exception as error:
+        retire_log.info("%s: error while closing: %s", driver.name, error)
+    finally:
+        driver.tell(driver.core.was_closed, entry)

@@ -1,0 +1,14 @@
+"""The pools for psycopg connections: psycopg_pool's face, edgepool's engine."""
+
+from ._async_pool import AsyncConnectionLease, AsyncConnectionPool
+from ._async_pool import AsyncNullConnectionPool
+from ._pool import ConnectionLease, ConnectionPool, NullConnectionPool
+
+__all__ = [
+    "AsyncConnectionLease",
+    "AsyncConnectionPool",
+    "AsyncNullConnectionPool",
+    "ConnectionLease",
+    "ConnectionPool",
+    "NullConnectionPool",
+]

@@ -1,0 +1,300 @@
+"""What the resource is: a psycopg connection, and psycopg_pool's callbacks on it.
+
+`_Common` has what does not wait, for both kinds of connection. `conn._pool`,
+`conn._pipeline` and the like are psycopg's own contract with a pool, private by name.
+"""
+
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+from psycopg.pq import ConnStatus, TransactionStatus
+
+from .._adapter import PermanentError
+from ._connect_errors import ConnectErrors
+from ._readable import watch
+
+if TYPE_CHECKING:
+    from psycopg._connection_base import BaseConnection
+    from psycopg_pool.abc import ACT, CT
+else:
+    from psycopg_pool.abc import ACT, CT
+
+C = TypeVar("C", bound="BaseConnection[Any]")
+
+log = logging.getLogger("edgepool.reset")
+
+OK = ConnStatus.OK
+IDLE, ACTIVE = TransactionStatus.IDLE, TransactionStatus.ACTIVE
+UNKNOWN = TransactionStatus.UNKNOWN  # of a connection that is closed or lost
+
+# How often a readable socket is read before the connection counts as alive. One read
+# alone reports a killed session as fine; the server's farewell takes two.
+READS = 4
+
+# How long one more attempt may take that asks a server for the SQLSTATE of a refusal
+# which it gave in another language, in seconds.
+ASK_AGAIN = 5.0
+
+# Arguments of `connect` that psycopg keeps from libpq.
+NOT_LIBPQ = {"autocommit", "context", "cursor_factory", "prepare_threshold"}
+NOT_LIBPQ |= {"row_factory"}
+
+
+class _Common(Generic[C]):
+    """The parts of both adapters that do not wait.
+
+    Args:
+        conninfo: the connection string, or a callable that gives it.
+        connection_class: what to call `connect` on.
+        kwargs: arguments of `connect`, or a callable that gives them.
+        configure: called with a new connection.
+        check: called with a connection before it is lent.
+        reset: called with a connection that was returned.
+    """
+
+    # `close` puts a farewell into the socket's buffer and waits for nobody.
+    close_is_instant = True
+
+    def __init__(
+        self,
+        conninfo: Any,
+        connection_class: type[C],
+        kwargs: Any,
+        configure: Callable[[C], Any] | None,
+        check: Callable[[C], Any],
+        reset: Callable[[C], Any] | None,
+    ) -> None:
+        self.conninfo = conninfo
+        self.connection_class = connection_class
+        self.kwargs = kwargs
+        # What callbacks see in `conn._pool`. Set by the pool, weakly.
+        self.pool: Callable[[], Any] = lambda: None
+        self._configure = configure
+        self._check = check
+        self._reset = reset
+        self._errors = ConnectErrors()
+
+    def is_clean(self, conn: C, /) -> bool:
+        """Tell whether the connection can be lent again as it is."""
+        return (
+            conn.pgconn.transaction_status == IDLE
+            and conn._pipeline is None
+            and self._reset is None
+        )
+
+    def is_alive(self, conn: C, /) -> bool:
+        """Tell, without a round trip, whether the server has closed the connection.
+
+        A socket that is readable while nothing was asked has news: the end of the
+        session, or only a notice, a notification or a changed parameter. libpq can
+        tell which, once it has read it.
+        """
+        pgconn = conn.pgconn
+        if pgconn.status != OK:
+            return False
+        readable: Callable[[int], object] = conn._edgepool_readable  # type: ignore[attr-defined]
+        try:
+            for _ in range(READS):
+                if not readable(0):
+                    return True
+                pgconn.consume_input()
+                pgconn.is_busy()
+                if pgconn.status != OK:
+                    return False
+        except psycopg.Error:
+            return False
+        return True
+
+    def abort(self, conn: C, /) -> None:
+        """Shut the socket down, so that whoever waits for the server gets an error.
+
+        Closing the connection instead, while somebody uses it, would free the memory
+        that libpq is working on.
+        """
+        with suppress(OSError, psycopg.Error):
+            with socket.socket(fileno=os.dup(conn.pgconn.socket)) as twin:
+                twin.shutdown(socket.SHUT_RDWR)
+
+    def _welcome(self, conn: C) -> None:
+        """Prepare a new connection for its life in a pool."""
+        conn._pool = self.pool()
+        conn._edgepool_readable = watch(conn.pgconn.socket)  # type: ignore[attr-defined]
+
+    def _hopeless(self, conn: C) -> bool:
+        """Tell whether a returned connection can only be closed."""
+        status = conn.pgconn.transaction_status
+        if status in (ACTIVE, UNKNOWN) or conn._pipeline is not None:
+            log.warning("closing a connection returned in mid-operation: %s", conn)
+            return True
+        return False
+
+    def _must_roll_back(self, conn: C) -> bool:
+        if conn.pgconn.transaction_status == IDLE:
+            return False
+        log.warning("rolling back a returned connection: %s", conn)
+        return True
+
+
+def _must_be_idle(conn: BaseConnection[Any], kind: str, callback: object) -> None:
+    status = conn.pgconn.transaction_status
+    if status != IDLE:
+        raise psycopg.ProgrammingError(
+            f"connection left in status {TransactionStatus(status).name}"
+            f" by {kind} function {callback}: discarded"
+        )
+
+
+def _attempted(conninfo: str, kwargs: dict[str, Any]) -> str:
+    """Return the whole of what libpq was given, as one connection string."""
+    given = {k: v for k, v in kwargs.items() if k not in NOT_LIBPQ}
+    try:
+        return make_conninfo(conninfo, **given)
+    except psycopg.Error:
+        return ""
+
+
+def _permanent(error: psycopg.Error) -> PermanentError:
+    """Say that retrying cannot help, and why; with no part of the connection string.
+
+    libpq quotes what it could not parse, and that may be the end of a password.
+    """
+    text = str(error)
+    cause: BaseException = error
+    if isinstance(error, psycopg.ProgrammingError) and error.pgconn is None:
+        text = re.sub(r'(?<!connection option )"[^"]*"', '"..."', text)
+        cause = psycopg.ProgrammingError(text)
+    permanent = PermanentError(text)
+    permanent.__cause__ = cause
+    return permanent
+
+
+class ConnectionAdapter(_Common[CT]):
+    """How a pool of threads handles psycopg's connections."""
+
+    def connect(self) -> CT:
+        """Open a connection and configure it."""
+        conninfo, kwargs = self.conninfo, self.kwargs
+        conninfo = (conninfo() if callable(conninfo) else conninfo) or ""
+        kwargs = (kwargs() if callable(kwargs) else kwargs) or {}
+        try:
+            conn: CT = self.connection_class.connect(conninfo, **kwargs)
+        except psycopg.Error as error:
+            attempted = _attempted(conninfo, kwargs)
+            if self._errors.permanent(error, attempted, ASK_AGAIN):
+                raise _permanent(error) from None
+            raise
+        try:
+            self._welcome(conn)
+            if self._configure is not None:
+                self._configure(conn)
+                _must_be_idle(conn, "configure", self._configure)
+            conn._pool = None
+        except BaseException as error:
+            self.close(conn)
+            if isinstance(error, psycopg.ProgrammingError):
+                raise PermanentError(str(error)) from error
+            raise
+        return conn
+
+    def check(self, conn: CT, /) -> None:
+        """Run the user's check, or an empty query; raise if that fails."""
+        conn._pool = self.pool()
+        try:
+            self._check(conn)
+        finally:
+            conn._pool = None
+
+    def reset(self, conn: CT, /) -> bool:
+        """Roll back what is open, and run the user's reset."""
+        if self._hopeless(conn):
+            return False
+        conn._pool = self.pool()
+        try:
+            if self._must_roll_back(conn):
+                conn.rollback()
+            if self._reset is not None:
+                self._reset(conn)
+                _must_be_idle(conn, "reset", self._reset)
+        finally:
+            conn._pool = None
+        return conn.pgconn.transaction_status == IDLE
+
+    def close(self, conn: CT, /) -> None:
+        """Close it for real, whatever `close_returns` says."""
+        conn._pool = None
+        conn.close()
+
+
+class AsyncConnectionAdapter(_Common[ACT]):
+    """How a pool of tasks handles psycopg's asyncio connections."""
+
+    async def connect(self) -> ACT:
+        """Open a connection and configure it."""
+        conninfo = await _resolved(self.conninfo) or ""
+        kwargs = await _resolved(self.kwargs) or {}
+        try:
+            conn: ACT = await self.connection_class.connect(conninfo, **kwargs)
+        except psycopg.Error as error:
+            attempted = _attempted(conninfo, kwargs)
+            if await self._errors.permanent_async(error, attempted, ASK_AGAIN):
+                raise _permanent(error) from None
+            raise
+        try:
+            self._welcome(conn)
+            if self._configure is not None:
+                await self._configure(conn)
+                _must_be_idle(conn, "configure", self._configure)
+            conn._pool = None
+        except BaseException as error:
+            await self.close(conn)
+            if isinstance(error, psycopg.ProgrammingError):
+                raise PermanentError(str(error)) from error
+            raise
+        return conn
+
+    async def check(self, conn: ACT, /) -> None:
+        """Run the user's check, or an empty query; raise if that fails."""
+        conn._pool = self.pool()
+        try:
+            await self._check(conn)
+        finally:
+            conn._pool = None
+
+    async def reset(self, conn: ACT, /) -> bool:
+        """Roll back what is open, and run the user's reset."""
+        if self._hopeless(conn):
+            return False
+        conn._pool = self.pool()
+        try:
+            if self._must_roll_back(conn):
+                await conn.rollback()
+            if self._reset is not None:
+                await self._reset(conn)
+                _must_be_idle(conn, "reset", self._reset)
+        finally:
+            conn._pool = None
+        return conn.pgconn.transaction_status == IDLE
+
+    async def close(self, conn: ACT, /) -> None:
+        """Close it for real, whatever `close_returns` says."""
+        conn._pool = None
+        await conn.close()
+
+
+async def _resolved(value: Any | Callable[[], Any | Awaitable[Any]]) -> Any:
+    """Return a value, or what a function or coroutine function gives."""
+    if callable(value):
+        value = value()
+    return await value if isawaitable(value) else value

@@ -1,0 +1,311 @@
+"""AsyncConnectionPool and AsyncNullConnectionPool: psycopg_pool's, for asyncio."""
+
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+import warnings
+from contextlib import suppress
+from sys import _getframe
+from types import TracebackType
+from typing import Generic, cast
+
+import psycopg_pool
+from psycopg import AsyncConnection
+from psycopg.pq import TransactionStatus
+from psycopg_pool.abc import ACT, AsyncConnectFailedCB, AsyncConnectionCB
+from psycopg_pool.abc import AsyncConninfoParam, AsyncKwargsParam
+
+from .._adapter import AsyncAdapter
+from .._core import Entry
+from .._async import AsyncPool
+from ._adapter import AsyncConnectionAdapter
+from ._face import NullFace, PsycopgFace, own_engine
+
+IDLE = TransactionStatus.IDLE
+
+
+class AsyncConnectionLease(Generic[ACT]):
+    """A borrower's claim on a connection, from `with` to its end."""
+
+    __slots__ = ("_entry", "_lent_at", "_pool", "_timeout")
+
+    def __init__(self, pool: AsyncConnectionPool[ACT], timeout: float | None) -> None:
+        self._pool = pool
+        self._timeout = timeout
+
+    async def __aenter__(self) -> ACT:
+        pool = self._pool
+        engine = pool._engine
+        now = engine.clock()
+        entry = engine.core.borrow(now)
+        if entry is None or now >= entry.due_at:
+            entry = await engine.settle(entry, now, self._timeout)
+        self._entry = entry
+        self._lent_at = entry.lent_at
+        conn = entry.resource
+        conn._pool = pool
+        conn._edgepool_entry = entry  # type: ignore[attr-defined]
+        return conn
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        entry = self._entry
+        conn = entry.resource
+        if entry.lent_at != self._lent_at or conn._pool is None:
+            raise self._pool._not_lent(conn)
+        try:
+            # On an idle connection psycopg's exit would only commit nothing, for 1 µs.
+            if conn.pgconn.transaction_status != IDLE or conn._pipeline is not None:
+                await conn.__aexit__(exc_type, exc_val, exc_tb)
+        finally:
+            conn._pool = None
+            frame = _getframe(1)
+            entry.return_code = frame.f_code
+            entry.return_lasti = frame.f_lasti
+            self._pool._engine.put(entry)
+
+
+@own_engine
+class AsyncConnectionPool(
+    PsycopgFace[ACT, AsyncAdapter[ACT]], AsyncPool[ACT], psycopg_pool.AsyncConnectionPool[ACT]
+):
+    """A pool of psycopg connections, for the tasks of one event loop.
+
+    A strict superset of `psycopg_pool.AsyncConnectionPool`, and for `isinstance` one of
+    them. What is different on purpose: docs/how-to/from-psycopg-pool.md.
+
+    Args:
+        conninfo: the connection string, or a function or coroutine function that gives
+            it for each connect.
+        connection_class: the class of the connections; its `connect` is called.
+        kwargs: further arguments of `connect`, or what gives them, in the same way.
+        min_size: how many connections to keep open.
+        max_size: how many there are at most, in whatever state. Default: min_size.
+        open: False: opened when `open()` or `async with` says so. None: then, or at the
+            first borrow; so a pool can be made before there is an event loop. True:
+            now; needs a running event loop, and psycopg_pool advises against it.
+        configure: awaited with each new connection; must leave it idle. This and the
+            next two are coroutine functions.
+        check: called with a connection before it is lent; raises if it is not to be
+            used, and another one takes its place. Default: the connection is only
+            probed, without a round trip.
+        reset: called with each connection that was returned; must leave it idle.
+        name: for log lines and errors. Default: `pool-N`.
+        close_returns: `conn.close()` returns the connection to the pool.
+        timeout: how long a borrow may take, in seconds: queue, connect, configure and
+            check together. 0: take an idle connection, or be refused at once.
+        max_waiting: how many may wait; one more is refused at once. 0: no limit.
+        max_lifetime: the age in seconds at which a connection is replaced. Up to 5 %
+            is taken off, drawn once for each.
+        max_idle: how long one beyond min_size may stay unused, in seconds.
+        reconnect_timeout: how long connecting may fail, in seconds, before
+            `reconnect_failed` is called. The pool goes on trying in any case.
+        reconnect_failed: called with the pool when connecting has failed for so long.
+        num_workers: there are no standing workers; a number other than 3 is taken as
+            `max_connecting`, unless that is given.
+        max_connecting: how many connections are opened at the same time, at most.
+            One while connecting fails. Default: 10.
+        check_after: a check is skipped on a connection that was proven alive within so
+            many seconds; above 0, idle ones are also checked in the background that
+            often, with an empty query if there is no `check`. Default: 0.
+
+    Raises:
+        ValueError: an argument is out of range; says which, its value and the limit.
+    """
+
+    def __init__(
+        self,
+        conninfo: AsyncConninfoParam = "",
+        *,
+        connection_class: type[ACT] = cast("type[ACT]", AsyncConnection),
+        kwargs: AsyncKwargsParam | None = None,
+        min_size: int = 4,
+        max_size: int | None = None,
+        open: bool | None = None,
+        configure: AsyncConnectionCB[ACT] | None = None,
+        check: AsyncConnectionCB[ACT] | None = None,
+        reset: AsyncConnectionCB[ACT] | None = None,
+        name: str | None = None,
+        close_returns: bool = False,
+        timeout: float = 30.0,
+        max_waiting: int = 0,
+        max_lifetime: float = 60 * 60.0,
+        max_idle: float = 10 * 60.0,
+        reconnect_timeout: float = 5 * 60.0,
+        reconnect_failed: AsyncConnectFailedCB | None = None,
+        num_workers: int = 3,
+        max_connecting: int | None = None,
+        check_after: float = 0.0,
+    ) -> None:
+        if open:
+            warnings.warn(
+                f"opening the async pool {type(self).__name__} in the constructor is"
+                " deprecated; use `await pool.open()` or `async with`",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        adapter = AsyncConnectionAdapter[ACT](
+            conninfo,
+            connection_class,
+            kwargs,
+            configure,
+            check or self.check_connection,
+            reset,
+        )
+        self._set_up_psycopg(
+            adapter,
+            min_size=min_size,
+            max_size=max_size,
+            open=open,
+            check=check,
+            name=name,
+            close_returns=close_returns,
+            timeout=timeout,
+            max_waiting=max_waiting,
+            max_lifetime=max_lifetime,
+            max_idle=max_idle,
+            reconnect_timeout=reconnect_timeout,
+            reconnect_failed=reconnect_failed,
+            num_workers=num_workers,
+            max_connecting=max_connecting,
+            check_after=check_after,
+        )
+
+    def __del__(self) -> None:
+        """Do nothing; psycopg_pool waits for its tasks here."""
+
+    def connection(self, timeout: float | None = None) -> AsyncConnectionLease[ACT]:  # type: ignore[override]
+        """Return a context manager that borrows a connection and returns it at the end.
+
+        At the end an open transaction is committed, or rolled back on an exception, as
+        psycopg's `with connection` does.
+
+        Args:
+            timeout: how long the borrow may take, in seconds; the queue, the connect
+                and the check together. 0: take an idle connection, or be refused at
+                once. Default: the pool's `timeout`.
+
+        Raises (on entering):
+            PoolTimeout: none became available in time.
+            ConnectFailed: connecting fails, and waiting would not help.
+            TooManyRequests: `max_waiting` others wait already.
+            PoolClosed: the pool is not open, or was closed meanwhile.
+        """
+        return AsyncConnectionLease(self, timeout)
+
+    async def getconn(self, timeout: float | None = None) -> ACT:
+        """Borrow a connection, to be returned with `putconn`; see `connection`."""
+        engine = self._engine
+        now = engine.clock()
+        entry = engine.core.borrow(now)
+        if entry is None or now >= entry.due_at:
+            entry = await engine.settle(entry, now, timeout)
+        conn = entry.resource
+        conn._pool = self
+        conn._edgepool_entry = entry  # type: ignore[attr-defined]
+        return conn
+
+    async def putconn(self, conn: ACT) -> None:
+        """Return a connection that `getconn` gave.
+
+        An open transaction is rolled back, in the background.
+
+        Raises:
+            ValueError: it is not lent by this pool; says where it was returned.
+        """
+        entry = self._entry_of(conn)
+        conn._pool = None
+        frame = _getframe(1)
+        entry.return_code = frame.f_code
+        entry.return_lasti = frame.f_lasti
+        self._engine.put(entry)
+
+    @staticmethod
+    async def check_connection(conn: ACT) -> None:
+        """Send an empty query, in a round trip; raise if the connection is dead.
+
+        For use as the argument `check`.
+        """
+        if conn.autocommit:
+            await conn.execute("")
+            return
+        await conn.set_autocommit(True)
+        try:
+            await conn.execute("")
+        finally:
+            with suppress(Exception):  # it is closed, and its error more telling
+                await conn.set_autocommit(False)
+
+
+@own_engine
+class AsyncNullConnectionPool(
+    NullFace[ACT, AsyncAdapter[ACT]], AsyncConnectionPool[ACT], psycopg_pool.AsyncNullConnectionPool[ACT]
+):
+    """A pool that keeps no connection: for use in front of an external pooler.
+
+    It bounds how many there are (`max_size`; 0 or None: no limit) and queues borrowers;
+    a returned connection goes to the first who waits, else it is closed. The arguments
+    are those of `AsyncConnectionPool`; `min_size` must be 0.
+    """
+
+    def __init__(
+        self,
+        conninfo: AsyncConninfoParam = "",
+        *,
+        connection_class: type[ACT] = cast("type[ACT]", AsyncConnection),
+        kwargs: AsyncKwargsParam | None = None,
+        min_size: int = 0,
+        max_size: int | None = None,
+        open: bool | None = None,
+        configure: AsyncConnectionCB[ACT] | None = None,
+        check: AsyncConnectionCB[ACT] | None = None,
+        reset: AsyncConnectionCB[ACT] | None = None,
+        name: str | None = None,
+        close_returns: bool = False,
+        timeout: float = 30.0,
+        max_waiting: int = 0,
+        max_lifetime: float = 60 * 60.0,
+        max_idle: float = 10 * 60.0,
+        reconnect_timeout: float = 5 * 60.0,
+        reconnect_failed: AsyncConnectFailedCB | None = None,
+        num_workers: int = 3,
+        max_connecting: int | None = None,
+        check_after: float = 0.0,
+    ) -> None:
+        super().__init__(
+            conninfo,
+            connection_class=connection_class,
+            kwargs=kwargs,
+            min_size=min_size,
+            max_size=max_size,
+            open=open,
+            configure=configure,
+            check=check,
+            reset=reset,
+            name=name,
+            close_returns=close_returns,
+            timeout=timeout,
+            max_waiting=max_waiting,
+            max_lifetime=max_lifetime,
+            max_idle=max_idle,
+            reconnect_timeout=reconnect_timeout,
+            reconnect_failed=reconnect_failed,
+            num_workers=num_workers,
+            max_connecting=max_connecting,
+            check_after=check_after,
+        )
+
+    async def wait(self, timeout: float = 30.0) -> None:
+        """Open a connection, to see that it can be done; see `AsyncConnectionPool.wait`."""
+        self._must_be_open()
+        try:
+            async with self.connection(timeout):
+                pass
+        except psycopg_pool.PoolTimeout:
+            await self.close()
+            raise

@@ -1,0 +1,246 @@
+"""What the psycopg pools show beyond the pools of anything: psycopg_pool's face."""
+
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import CodeType
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+from weakref import ref
+
+from .._core import NEVER, PROBE_AFTER, Entry, PoolStatistics, Settings
+from .._face import A, Face
+from ._adapter import C
+
+if TYPE_CHECKING:
+    from ._adapter import _Common
+
+Cls = TypeVar("Cls", bound=type)
+
+# psycopg_pool's default. A pool with another number of workers means to open so many
+# connections at the same time.
+NUM_WORKERS = 3
+MAX_CONNECTING = 10
+
+UNLIMITED = sys.maxsize
+
+
+def own_engine(cls: Cls) -> Cls:
+    """Replace each method that a class would inherit from psycopg_pool.
+
+    Being a psycopg_pool class is for `isinstance` and for type checkers; its engine must
+    never run beside ours. What a pool does not override itself is internal to that
+    engine, and says so when it is called.
+    """
+    callables = (property, staticmethod, classmethod, type(own_engine))
+    for base in cls.__mro__:
+        if base.__module__.split(".")[0] != "psycopg_pool":
+            continue
+        for name, value in vars(base).items():
+            inherited = _lookup(cls, name) is value
+            if inherited and isinstance(value, callables):
+                setattr(cls, name, _not_ours(name))
+    return cls
+
+
+def _lookup(cls: type, name: str) -> object:
+    return next(vars(c)[name] for c in cls.__mro__ if name in vars(c))
+
+
+def _not_ours(name: str) -> Callable[..., NoReturn]:
+    def not_ours(*args: object, **kwargs: object) -> NoReturn:
+        raise NotImplementedError(
+            f"{name} is internal to psycopg_pool's engine; edgepool has its own"
+        )
+
+    return not_ours
+
+
+class PsycopgFace(Face[C, A]):
+    """The part of a psycopg pool that neither waits nor works."""
+
+    close_returns: bool
+
+    _adapter: _Common[C]
+    _keep_idle = True
+
+    def _set_up_psycopg(
+        self,
+        adapter: A,
+        *,
+        min_size: int,
+        max_size: int | None,
+        open: bool | None,
+        check: object,
+        name: str | None,
+        close_returns: bool,
+        timeout: float,
+        max_waiting: int,
+        max_lifetime: float,
+        max_idle: float,
+        reconnect_timeout: float,
+        reconnect_failed: Callable[[Any], object] | None,
+        num_workers: int,
+        max_connecting: int | None,
+        check_after: float,
+    ) -> None:
+        if num_workers < 1:
+            raise ValueError(f"num_workers must be at least 1, not {num_workers}")
+        self._adapter = cast("_Common[C]", adapter)
+        self._check = check
+        self.close_returns = close_returns
+        self.num_workers = num_workers
+        if max_connecting is None:
+            changed = num_workers != NUM_WORKERS
+            max_connecting = num_workers if changed else MAX_CONNECTING
+        sizes = self._sizes(min_size, max_size)
+        settings = Settings(
+            min_size=sizes[0],
+            max_size=sizes[1],
+            timeout=timeout,
+            max_waiting=max_waiting,
+            max_lifetime=max_lifetime,
+            max_idle=max_idle,
+            max_connecting=max_connecting,
+            # Without a check, and without a wish to keep idle connections proven, the
+            # probe is all that happens before a borrow.
+            check_after=check_after if check or check_after else NEVER,
+            probe_after=PROBE_AFTER,
+            reconnect_timeout=reconnect_timeout,
+            keep_idle=self._keep_idle,
+        )
+        self._adapter.pool = ref(self)
+        self._set_up(adapter, settings, open, name, reconnect_failed)
+
+    # --- what connects ------------------------------------------------------------------
+
+    @property
+    def conninfo(self) -> Any:
+        """The connection string, or what gives it; used for each connect from now on."""
+        return self._adapter.conninfo
+
+    @conninfo.setter
+    def conninfo(self, value: Any) -> None:
+        self._adapter.conninfo = value
+
+    @property
+    def kwargs(self) -> Any:
+        """The arguments of `connect`, or what gives them; used from now on."""
+        return self._adapter.kwargs
+
+    @kwargs.setter
+    def kwargs(self, value: Any) -> None:
+        self._adapter.kwargs = value
+
+    @property
+    def connection_class(self) -> type[C]:
+        """The class whose `connect` is called from now on."""
+        return self._adapter.connection_class
+
+    @connection_class.setter
+    def connection_class(self, value: type[C]) -> None:
+        self._adapter.connection_class = value
+
+    # --- returning ----------------------------------------------------------------------
+
+    def _entry_of(self, conn: C) -> Entry[C]:
+        """Find the entry of a connection that is to be returned by hand.
+
+        Raises:
+            ValueError: it is not lent by this pool; says where it was returned.
+        """
+        if getattr(conn, "_pool", None) is not self:
+            raise self._not_lent(conn)
+        entry: Entry[C] = conn._edgepool_entry  # type: ignore[attr-defined]
+        return entry
+
+    def _not_lent(self, conn: C) -> ValueError:
+        entry: Entry[C] | None = getattr(conn, "_edgepool_entry", None)
+        pool = getattr(conn, "_pool", None)
+        if pool is not None and pool is not self:
+            why = f"it comes from pool {pool.name!r}"
+        elif entry is not None and entry.return_code is not None:
+            why = f"it was returned already, at {_site(entry)}"
+        else:
+            why = "it doesn't come from any pool"
+        return ValueError(
+            f"can't return connection to pool {self.name!r}, {why}: {conn}"
+        )
+
+    # --- statistics -----------------------------------------------------------------------
+
+    def get_stats(self) -> dict[str, int]:
+        """Return psycopg_pool's numbers: gauges, and counters that are not 0.
+
+        Times are in milliseconds. See `statistics` for more.
+        """
+        return self._as_dict(self._engine.statistics())
+
+    def pop_stats(self) -> dict[str, int]:
+        """Return psycopg_pool's numbers, and begin to count anew."""
+        return self._as_dict(self._engine.statistics(pop=True))
+
+    def _as_dict(self, s: PoolStatistics) -> dict[str, int]:
+        counters = {
+            "requests_num": s.requests,
+            "requests_queued": s.requests_queued,
+            "requests_wait_ms": s.wait_time * 1000,
+            "requests_errors": s.requests_errors,
+            "usage_ms": s.usage_time * 1000,
+            "returns_bad": s.bad_returns,
+            "connections_num": s.connects,
+            "connections_ms": s.connect_time * 1000,
+            "connections_errors": s.connect_errors,
+            "connections_lost": s.lost,
+        }
+        stats = {key: int(value) for key, value in counters.items() if int(value)}
+        stats["pool_min"] = self.min_size
+        stats["pool_max"] = self.max_size
+        stats["pool_size"] = s.size
+        stats["pool_available"] = s.idle
+        stats["requests_waiting"] = s.waiting
+        return stats
+
+    # --- what others read of psycopg_pool's insides ---------------------------------------
+
+    @property
+    def _closed(self) -> bool:
+        return self.closed
+
+    @property
+    def _nconns(self) -> int:
+        return self._engine.statistics().size
+
+    @property
+    def _pool(self) -> list[C]:
+        return [entry.resource for entry in self._engine.core.idle_entries()]
+
+    @property
+    def _waiting(self) -> list[object]:
+        return self._engine.core.waiters()
+
+
+class NullFace(PsycopgFace[C, A]):
+    """What is different in a null pool: it keeps nothing that nobody waits for."""
+
+    _keep_idle = False
+
+    def _sizes(self, min_size: int, max_size: int | None) -> tuple[int, int]:
+        if min_size != 0:
+            raise ValueError(f"null pools must have min_size = 0, not {min_size}")
+        return 0, max_size or UNLIMITED
+
+    @property
+    def max_size(self) -> int:
+        """How many connections there are at most; 0 is no limit."""
+        size = super().max_size
+        return 0 if size == UNLIMITED else size
+
+
+def _site(entry: Entry[Any]) -> str:
+    code = entry.return_code
+    assert isinstance(code, CodeType)
+    lines = (n for a, b, n in code.co_lines() if a <= entry.return_lasti < b)
+    return f"{code.co_filename}:{next(lines, None) or code.co_firstlineno}"

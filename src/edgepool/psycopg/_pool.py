@@ -1,0 +1,291 @@
+"""ConnectionPool and NullConnectionPool: psycopg_pool's, for threads."""
+
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+from contextlib import suppress
+from sys import _getframe
+from types import TracebackType
+from typing import Generic, cast
+
+import psycopg_pool
+from psycopg import Connection
+from psycopg.pq import TransactionStatus
+from psycopg_pool.abc import CT, ConnectFailedCB, ConnectionCB, ConninfoParam
+from psycopg_pool.abc import KwargsParam
+
+from .._adapter import Adapter
+from .._core import Entry
+from .._sync import Pool
+from ._adapter import ConnectionAdapter
+from ._face import NullFace, PsycopgFace, own_engine
+
+IDLE = TransactionStatus.IDLE
+
+
+class ConnectionLease(Generic[CT]):
+    """A borrower's claim on a connection, from `with` to its end."""
+
+    __slots__ = ("_entry", "_lent_at", "_pool", "_timeout")
+
+    def __init__(self, pool: ConnectionPool[CT], timeout: float | None) -> None:
+        self._pool = pool
+        self._timeout = timeout
+
+    def __enter__(self) -> CT:
+        pool = self._pool
+        self._entry = entry = pool._engine.take(self._timeout)
+        self._lent_at = entry.lent_at
+        conn = entry.resource
+        conn._pool = pool
+        conn._edgepool_entry = entry  # type: ignore[attr-defined]
+        return conn
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        entry = self._entry
+        conn = entry.resource
+        if entry.lent_at != self._lent_at or conn._pool is None:
+            raise self._pool._not_lent(conn)
+        try:
+            # On an idle connection psycopg's exit would only commit nothing, for 1 µs.
+            if conn.pgconn.transaction_status != IDLE or conn._pipeline is not None:
+                conn.__exit__(exc_type, exc_val, exc_tb)
+        finally:
+            conn._pool = None
+            frame = _getframe(1)
+            entry.return_code = frame.f_code
+            entry.return_lasti = frame.f_lasti
+            self._pool._engine.put(entry)
+
+
+@own_engine
+class ConnectionPool(
+    PsycopgFace[CT, Adapter[CT]], Pool[CT], psycopg_pool.ConnectionPool[CT]
+):
+    """A pool of psycopg connections, for threads.
+
+    A strict superset of `psycopg_pool.ConnectionPool`, and for `isinstance` one of
+    them. What is different on purpose: docs/how-to/from-psycopg-pool.md.
+
+    Args:
+        conninfo: the connection string, or a callable that gives it for each connect.
+        connection_class: the class of the connections; its `connect` is called.
+        kwargs: further arguments of `connect`, or a callable that gives them.
+        min_size: how many connections to keep open.
+        max_size: how many there are at most, in whatever state. Default: min_size.
+        open: True: open now. False: when `open()` or `with` says so. None: then, or at
+            the first borrow; so a pool made before a fork is opened after it.
+        configure: called with each new connection; must leave it idle.
+        check: called with a connection before it is lent; raises if it is not to be
+            used, and another one takes its place. Default: the connection is only
+            probed, without a round trip.
+        reset: called with each connection that was returned; must leave it idle.
+        name: for log lines and errors. Default: `pool-N`.
+        close_returns: `conn.close()` returns the connection to the pool.
+        timeout: how long a borrow may take, in seconds: queue, connect, configure and
+            check together. 0: take an idle connection, or be refused at once.
+        max_waiting: how many may wait; one more is refused at once. 0: no limit.
+        max_lifetime: the age in seconds at which a connection is replaced. Up to 5 %
+            is taken off, drawn once for each.
+        max_idle: how long one beyond min_size may stay unused, in seconds.
+        reconnect_timeout: how long connecting may fail, in seconds, before
+            `reconnect_failed` is called. The pool goes on trying in any case.
+        reconnect_failed: called with the pool when connecting has failed for so long.
+        num_workers: there are no standing workers; a number other than 3 is taken as
+            `max_connecting`, unless that is given.
+        max_connecting: how many connections are opened at the same time, at most.
+            One while connecting fails. Default: 10.
+        check_after: a check is skipped on a connection that was proven alive within so
+            many seconds; above 0, idle ones are also checked in the background that
+            often, with an empty query if there is no `check`. Default: 0.
+
+    Raises:
+        ValueError: an argument is out of range; says which, its value and the limit.
+    """
+
+    def __init__(
+        self,
+        conninfo: ConninfoParam = "",
+        *,
+        connection_class: type[CT] = cast("type[CT]", Connection),
+        kwargs: KwargsParam | None = None,
+        min_size: int = 4,
+        max_size: int | None = None,
+        open: bool | None = None,
+        configure: ConnectionCB[CT] | None = None,
+        check: ConnectionCB[CT] | None = None,
+        reset: ConnectionCB[CT] | None = None,
+        name: str | None = None,
+        close_returns: bool = False,
+        timeout: float = 30.0,
+        max_waiting: int = 0,
+        max_lifetime: float = 60 * 60.0,
+        max_idle: float = 10 * 60.0,
+        reconnect_timeout: float = 5 * 60.0,
+        reconnect_failed: ConnectFailedCB | None = None,
+        num_workers: int = 3,
+        max_connecting: int | None = None,
+        check_after: float = 0.0,
+    ) -> None:
+        adapter = ConnectionAdapter[CT](
+            conninfo,
+            connection_class,
+            kwargs,
+            configure,
+            check or self.check_connection,
+            reset,
+        )
+        self._set_up_psycopg(
+            adapter,
+            min_size=min_size,
+            max_size=max_size,
+            open=open,
+            check=check,
+            name=name,
+            close_returns=close_returns,
+            timeout=timeout,
+            max_waiting=max_waiting,
+            max_lifetime=max_lifetime,
+            max_idle=max_idle,
+            reconnect_timeout=reconnect_timeout,
+            reconnect_failed=reconnect_failed,
+            num_workers=num_workers,
+            max_connecting=max_connecting,
+            check_after=check_after,
+        )
+
+    def __del__(self) -> None:
+        """Do nothing; psycopg_pool waits for its threads here, edgepool has none."""
+
+    def connection(self, timeout: float | None = None) -> ConnectionLease[CT]:  # type: ignore[override]
+        """Return a context manager that borrows a connection and returns it at the end.
+
+        At the end an open transaction is committed, or rolled back on an exception, as
+        psycopg's `with connection` does.
+
+        Args:
+            timeout: how long the borrow may take, in seconds; the queue, the connect
+                and the check together. 0: take an idle connection, or be refused at
+                once. Default: the pool's `timeout`.
+
+        Raises (on entering):
+            PoolTimeout: none became available in time.
+            ConnectFailed: connecting fails, and waiting would not help.
+            TooManyRequests: `max_waiting` others wait already.
+            PoolClosed: the pool is not open, or was closed meanwhile.
+        """
+        return ConnectionLease(self, timeout)
+
+    def getconn(self, timeout: float | None = None) -> CT:
+        """Borrow a connection, to be returned with `putconn`; see `connection`."""
+        entry = self._engine.take(timeout)
+        conn = entry.resource
+        conn._pool = self
+        conn._edgepool_entry = entry  # type: ignore[attr-defined]
+        return conn
+
+    def putconn(self, conn: CT) -> None:
+        """Return a connection that `getconn` gave.
+
+        An open transaction is rolled back, in the background.
+
+        Raises:
+            ValueError: it is not lent by this pool; says where it was returned.
+        """
+        entry = self._entry_of(conn)
+        conn._pool = None
+        frame = _getframe(1)
+        entry.return_code = frame.f_code
+        entry.return_lasti = frame.f_lasti
+        self._engine.put(entry)
+
+    @staticmethod
+    def check_connection(conn: CT) -> None:
+        """Send an empty query, in a round trip; raise if the connection is dead.
+
+        For use as the argument `check`.
+        """
+        if conn.autocommit:
+            conn.execute("")
+            return
+        conn.autocommit = True
+        try:
+            conn.execute("")
+        finally:
+            with suppress(Exception):  # it is closed, and its error more telling
+                conn.autocommit = False
+
+
+@own_engine
+class NullConnectionPool(
+    NullFace[CT, Adapter[CT]], ConnectionPool[CT], psycopg_pool.NullConnectionPool[CT]
+):
+    """A pool that keeps no connection: for use in front of an external pooler.
+
+    It bounds how many there are (`max_size`; 0 or None: no limit) and queues borrowers;
+    a returned connection goes to the first who waits, else it is closed. The arguments
+    are those of `ConnectionPool`; `min_size` must be 0.
+    """
+
+    def __init__(
+        self,
+        conninfo: ConninfoParam = "",
+        *,
+        connection_class: type[CT] = cast("type[CT]", Connection),
+        kwargs: KwargsParam | None = None,
+        min_size: int = 0,
+        max_size: int | None = None,
+        open: bool | None = None,
+        configure: ConnectionCB[CT] | None = None,
+        check: ConnectionCB[CT] | None = None,
+        reset: ConnectionCB[CT] | None = None,
+        name: str | None = None,
+        close_returns: bool = False,
+        timeout: float = 30.0,
+        max_waiting: int = 0,
+        max_lifetime: float = 60 * 60.0,
+        max_idle: float = 10 * 60.0,
+        reconnect_timeout: float = 5 * 60.0,
+        reconnect_failed: ConnectFailedCB | None = None,
+        num_workers: int = 3,
+        max_connecting: int | None = None,
+        check_after: float = 0.0,
+    ) -> None:
+        super().__init__(
+            conninfo,
+            connection_class=connection_class,
+            kwargs=kwargs,
+            min_size=min_size,
+            max_size=max_size,
+            open=open,
+            configure=configure,
+            check=check,
+            reset=reset,
+            name=name,
+            close_returns=close_returns,
+            timeout=timeout,
+            max_waiting=max_waiting,
+            max_lifetime=max_lifetime,
+            max_idle=max_idle,
+            reconnect_timeout=reconnect_timeout,
+            reconnect_failed=reconnect_failed,
+            num_workers=num_workers,
+            max_connecting=max_connecting,
+            check_after=check_after,
+        )
+
+    def wait(self, timeout: float = 30.0) -> None:
+        """Open a connection, to see that it can be done; see `ConnectionPool.wait`."""
+        self._must_be_open()
+        try:
+            with self.connection(timeout):
+                pass
+        except psycopg_pool.PoolTimeout:
+            self.close()
+            raise

