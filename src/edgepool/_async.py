@@ -51,6 +51,8 @@ class AsyncPool(Face[T, AsyncAdapter[T]]):
     It belongs to the event loop in which it is first used.
     """
 
+    __module__ = "edgepool"
+
     _engine: TaskDriver[T]
 
     def _start_engine(

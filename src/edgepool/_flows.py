@@ -48,6 +48,7 @@ class Driver(Protocol[T]):
     adapter: AsyncAdapter[T]
     is_alive: Callable[[T], bool]
     clock: Callable[[], float]
+    before_waiting: Callable[[], None]
 
     def tell(
         self, event: Callable[Concatenate[float, P], R], *args: P.args, **kw: P.kwargs
@@ -82,37 +83,50 @@ def run(flow: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError("a blocking flow tried to suspend")
 
 
-async def verified(driver: Driver[T], entry: Entry[T], deadline: float) -> Entry[T]:
-    """Return a borrowed entry that is alive: this one, or the next one that is."""
+async def borrow(
+    driver: Driver[T], entry: Entry[T] | None, deadline: float
+) -> Entry[T]:
+    """Wait for an entry if there is none; return it, or the next one that is alive."""
     core = driver.core
+    if entry is None:
+        driver.before_waiting()
+        entry = await driver.wait(deadline, again=False)
     while (now := driver.clock()) >= entry.due_at:
-        if await _is_alive(driver, entry, core.examine(entry, now), now, deadline):
+        following = None
+        if now >= entry.expires_at:
+            driver.tell(core.overdue, entry)
+            following = core.borrow(now)
+        elif not driver.is_alive(entry.resource):
+            retire_log.info("%s: found a connection closed by the server", driver.name)
+            _sweep(driver, driver.tell(core.lost, entry))
+            following = core.borrow(now)
+        elif not core.examine(now, entry):
             break
-        _sweep(driver, driver.tell(core.lost, entry))
-        found = driver.tell(core.borrow) if driver.clock() < deadline else None
-        entry = found or await driver.wait(deadline, again=True)
+        elif await _passes_check(driver, now, entry, deadline):
+            break
+        else:
+            _sweep(driver, driver.tell(core.lost, entry))
+            if driver.clock() < deadline:  # else there is no time for another check
+                following = core.borrow(now)
+        entry = following or await driver.wait(deadline, again=True)
     return entry
 
 
-async def _is_alive(
-    driver: Driver[T], entry: Entry[T], check_due: bool, now: float, deadline: float
+async def _passes_check(
+    driver: Driver[T], now: float, entry: Entry[T], deadline: float
 ) -> bool:
     resource = entry.resource
-    if not driver.is_alive(resource):
-        retire_log.info("%s: the server has closed an idle connection", driver.name)
+    if deadline <= now:
+        deadline = now + CHECK_AT_ONCE
+    try:
+        await driver.bounded(driver.adapter.check(resource), resource, deadline)
+    except Exception as error:
+        retire_log.info("%s: check failed: %s", driver.name, error)
         return False
-    if check_due:
-        if deadline <= now:
-            deadline = now + CHECK_AT_ONCE
-        try:
-            await driver.bounded(driver.adapter.check(resource), resource, deadline)
-        except Exception as error:
-            retire_log.info("%s: check failed: %s", driver.name, error)
-            return False
-        except BaseException:  # interrupted in mid-check: its state is unknown
-            driver.tell(driver.core.give_back_broken, entry)
-            raise
-        driver.core.proven(entry, driver.clock())
+    except BaseException:  # interrupted in mid-check: its state is unknown
+        driver.tell(driver.core.give_back_broken, entry)
+        raise
+    driver.core.proven(driver.clock(), entry)
     return True
 
 
@@ -149,7 +163,7 @@ async def perform(driver: Driver[T], command: Command[T]) -> None:
 async def _connect(driver: Driver[T], entry: Entry[T]) -> None:
     core = driver.core
     started = driver.clock()
-    failing_since, last_error = core.failing_since, core.last_error
+    failing_since = core.failing_since
     try:
         resource = await driver.adapter.connect()
     except BaseException as error:
@@ -157,12 +171,12 @@ async def _connect(driver: Driver[T], entry: Entry[T]) -> None:
         cause = error
         if isinstance(error, PermanentError) and error.__cause__ is not None:
             cause = error.__cause__
+        known = str(core.last_error)
         driver.tell(core.connect_failed, entry, cause, permanent)
         if not isinstance(error, Exception):
             raise
         # One line for an outage, and one whenever its face changes.
-        news = str(last_error) != str(cause)
-        level = logging.WARNING if news else logging.DEBUG
+        level = logging.DEBUG if known == str(cause) else logging.WARNING
         connect_log.log(level, "%s: cannot connect: %s", driver.name, cause)
         return
     ended = driver.clock()

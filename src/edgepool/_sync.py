@@ -30,7 +30,12 @@ class Lease(Generic[T]):
         self._entry: Entry[T] | None = None
 
     def __enter__(self) -> T:
-        self._entry = entry = self._driver.take(self._timeout)
+        driver = self._driver
+        now = driver.clock()
+        entry = driver.core.borrow(now)
+        if entry is None or now >= entry.due_at:
+            entry = driver.settle(entry, now, self._timeout)
+        self._entry = entry
         return entry.resource
 
     def __exit__(self, *exc_info: object) -> None:
@@ -41,6 +46,8 @@ class Lease(Generic[T]):
 
 class Pool(Face[T, Adapter[T]]):
     """A pool of anything, for threads. Its arguments are those of `Face`."""
+
+    __module__ = "edgepool"
 
     _engine: ThreadDriver[T]
 

@@ -5,16 +5,23 @@ Rule 2: record the fact, then plan. `borrow` and `give_back` are hot and O(1); e
 other event records what happened and runs `_plan`, which is idempotent and brings the
 pool towards what the settings and the queue ask for. Nothing else starts a connect.
 Rule 3: time comes in as an argument, and deadlines are absolute numbers, computed once.
+Rule 4: the driver serialises the events (by a lock, or an event loop) and, after each,
+takes what is in `wakes` and `commands`. Only the hot pair may run beside another event,
+and beside itself. What makes that right:
 
-The driver serialises the calls (a lock, or an event loop) and, after each, takes what
-is in `wakes` and `commands`.
+- An idle entry belongs to who pops it off the stack, and until he pushes it back. Pops
+  and pushes of a deque are atomic. So events, too, take idle entries out one by one,
+  and expect the stack to change at any time.
+- A return pushes, *then* looks whether the pool is still calm, and if not, has it look
+  again. A waiter ends the calm, *then* looks at the stack. So one sees the other.
+- What is counted at a borrow is counted on the entry, which the borrower owns.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from . import backoff
 from .commands import Abort, Alarm, Check, Close, Command, Connect, Reset
@@ -25,9 +32,9 @@ from .statistics import Counters, PoolStatistics
 T = TypeVar("T")
 
 # Module-level names keep the hot calls cheap and the code quiet.
-CONNECTING, IDLE, IN_USE = State.CONNECTING, State.IDLE, State.IN_USE
-CHECKING, RESETTING, CLOSING = State.CHECKING, State.RESETTING, State.CLOSING
-ABORTED, GONE = State.ABORTED, State.GONE
+IDLE, IN_USE, CHECKING = State.IDLE, State.IN_USE, State.CHECKING
+RESETTING, CLOSING, ABORTED = State.RESETTING, State.CLOSING, State.ABORTED
+GONE = State.GONE
 
 # After these the pool has as many connections as it wants; after the others the place
 # is filled again, though nobody may be asking for it just now.
@@ -36,6 +43,8 @@ SHRINKING = (Reason.UNUSED, Reason.SURPLUS, Reason.UNPOOLED, Reason.CLOSED)
 # Up to this share of max_lifetime is taken off, drawn once for each connection, so that
 # connections opened together do not expire together (psycopg_pool's figure).
 LIFETIME_JITTER = 0.05
+
+ReturnEvent: TypeAlias = Callable[[float, Entry[T]], None]
 
 
 class PoolCore(Generic[T]):
@@ -51,8 +60,6 @@ class PoolCore(Generic[T]):
         self.open = False
         # Neither opened nor closed so far.
         self.fresh = True
-        self.epoch = 0
-        self.counters = Counters()
         # The two outboxes. The driver empties them after each event.
         self.wakes: list[Waiter[T]] = []
         self.commands: list[Command[T]] = []
@@ -63,6 +70,7 @@ class PoolCore(Generic[T]):
         self.failing_since: float | None = None
 
         self._jitter = jitter
+        self._counters = Counters()
         # Every entry that holds a place, so also those being opened and closed: the
         # server never sees more than max_size. Dicts, not sets: replays are the same.
         self._entries: dict[Entry[T], None] = {}
@@ -75,9 +83,9 @@ class PoolCore(Generic[T]):
         # replacement inherits the clock, else max_idle would never see it unused.
         self._vacancies: deque[float] = deque()
         self._connecting = self._checking = self._resetting = self._closing = 0
-        self._retry_at = self._failed_at = ALWAYS
-        self._alarm_at = ALWAYS
-        # True while a clean connection that comes back can only go on the idle stack.
+        self._retry_at = self._failed_at = self._alarm_at = ALWAYS
+        # True while a clean connection that comes back can only go on the idle stack,
+        # and whoever comes can only take one from there.
         self._calm = False
 
     # --- borrow and return: the hot pair ------------------------------------------
@@ -85,75 +93,85 @@ class PoolCore(Generic[T]):
     def borrow(self, now: float) -> Entry[T] | None:
         """Take the warmest idle entry, or None: then the driver calls `enqueue`.
 
-        Entries are idle only while nobody waits, so a newcomer overtakes nobody.
-        The caller examines the entry if `now >= entry.due_at`.
+        Nothing is taken while anybody waits, so a newcomer overtakes nobody. The caller
+        examines the entry if `now >= entry.due_at`. May run at any time.
         """
-        idle = self._idle
-        while idle:
-            entry = idle.pop()
-            if now < entry.expires_at:
-                entry.state = IN_USE
-                entry.lent_at = now
-                self.counters.requests += 1
-                return entry
-            self._retire(entry, Reason.EXPIRED)
-            self._plan(now)
-            if idle:  # the next one's caller has these commands to see to
-                idle[-1].due_at = ALWAYS
-        return None
+        if not self._calm:
+            return None
+        try:
+            entry = self._idle.pop()
+        except IndexError:
+            return None
+        entry.state = IN_USE
+        entry.lent_at = now
+        entry.borrows += 1
+        return entry
 
-    def give_back(self, now: float, entry: Entry[T]) -> bool:
-        """Take back a clean entry: for the first waiter, or on the idle stack.
+    def give_back(self, now: float, entry: Entry[T]) -> ReturnEvent[T] | None:
+        """Take back a clean entry: on the idle stack, if the pool is calm.
+
+        May run at any time.
 
         Returns:
-            Whether there is anything for the driver to see to.
+            None if that is all; else the event that the driver has to tell next.
 
         Raises:
             ValueError: the entry is not in use: it was returned before.
         """
         if entry.state is not IN_USE:
             self._must_be_out(entry)
-        self.counters.usage_time += now - entry.lent_at
-        if self._calm and now < entry.expires_at and entry.epoch == self.epoch:
-            entry.state = IDLE
-            entry.idle_since = entry.proven_at = now
-            self._idle.append(entry)
-            return False
-        if self._keep(entry, now):
-            entry.idle_since = entry.proven_at = now
-            if self._waiters and self._fits:
-                waiter, _ = self._waiters.popitem(last=False)
-                self._grant(waiter, entry, now)
-                self._calm = self._is_calm()
+        expires_at = entry.expires_at
+        if not (self._calm and now < expires_at):
+            return self.returned
+        entry.usage_time += now - entry.lent_at
+        entry.idle_since = entry.proven_at = now
+        entry.state = IDLE
+        self._idle.append(entry)
+        # From here on the entry may be somebody else's. A drain shows in its deadline.
+        if self._calm and entry.expires_at == expires_at:
+            return None
+        return self.look_again
+
+    def returned(self, now: float, entry: Entry[T]) -> None:
+        """Go on with a clean entry that came back while the pool was not calm."""
+        if not self._keep(now, entry):
+            return
+        entry.proven_at = now
+        if self._waiters and self._fits:
+            waiter, _ = self._waiters.popitem(last=False)
+            self._grant(now, waiter, entry)
+            self._calm = self._is_calm()
+        else:
+            self._shelve(entry)
+            self._plan(now)
+
+    def look_again(self, now: float, entry: Entry[T]) -> None:
+        """See to an entry that was pushed on the stack just when the calm ended."""
+        for idle in self._take_idle():
+            if idle.expires_at > now:
+                self._idle.append(idle)
             else:
-                entry.state = IDLE
-                self._idle.append(entry)
-                self._wake_by(self._idle_deadline(entry))
-                self._plan(now)
-        return True
+                self._retire(idle, self._why_expired(idle))
+        self._plan(now)
 
     def give_back_dirty(self, now: float, entry: Entry[T]) -> None:
         """Take back an entry that needs a reset before the next borrower."""
         self._must_be_out(entry)
-        self.counters.usage_time += now - entry.lent_at
-        if not self._keep(entry, now):
+        if not self._keep(now, entry):
             return
-        if not self.settings.keep_idle and not self._waiters:
-            self._retire(entry, Reason.UNPOOLED)
-        else:
+        if self.settings.keep_idle or self._waiters:
             entry.state = RESETTING
-            entry.idle_since = now
             self._resetting += 1
             self.commands.append(Reset(entry))
+        else:
+            self._retire(entry, Reason.UNPOOLED)
         self._plan(now)
 
     def give_back_broken(self, now: float, entry: Entry[T]) -> None:
         """Take back an entry whose resource is closed or beyond repair."""
         self._must_be_out(entry)
-        self.counters.usage_time += now - entry.lent_at
-        self.counters.bad_returns += 1
-        if self._keep(entry, now):
-            entry.idle_since = now
+        self._counters.bad_returns += 1
+        if self._keep(now, entry):
             self._retire(entry, Reason.BROKEN)
             self._plan(now)
 
@@ -161,42 +179,51 @@ class PoolCore(Generic[T]):
         if entry.state is not IN_USE and entry.state is not ABORTED:
             raise ValueError(f"returned a connection that is {entry.state.value}")
 
-    def _keep(self, entry: Entry[T], now: float) -> bool:
+    def _keep(self, now: float, entry: Entry[T]) -> bool:
         """Tell whether a returned entry may stay; send away the one that may not."""
+        entry.usage_time += now - entry.lent_at
+        entry.idle_since = now
         if self._left(entry):
             return False
-        if entry.epoch != self.epoch:
-            reason = Reason.DRAINED if self.open else Reason.CLOSED
-        elif now >= entry.expires_at:
-            reason = Reason.EXPIRED
-        else:
+        if now < entry.expires_at:
             return True
-        entry.idle_since = now
-        self._retire(entry, reason)
+        self._retire(entry, self._why_expired(entry))
         self._plan(now)
         return False
 
+    def _why_expired(self, entry: Entry[T]) -> Reason:
+        if entry.expires_at > ALWAYS:
+            return Reason.EXPIRED
+        return Reason.DRAINED if self.open else Reason.CLOSED
+
     # --- liveness -----------------------------------------------------------------
 
-    def examine(self, entry: Entry[T], now: float) -> bool:
+    def examine(self, now: float, entry: Entry[T]) -> bool:
         """Tell whether a check is due on a borrowed entry, not just a probe.
 
-        The caller has probed the entry, or is about to; the next one is due later.
-        Needs no lock: the entry is the caller's.
+        The caller is about to probe the entry; the next probe is due later. Needs no
+        lock: the entry is the caller's.
         """
-        settings = self.settings
-        check_due = now >= entry.proven_at + settings.check_after
-        entry.due_at = self._next_due(now)
+        check_due = now >= entry.proven_at + self.settings.check_after
+        entry.due_at = self._next_due(now, entry)
         return check_due
 
-    def proven(self, entry: Entry[T], now: float) -> None:
+    def proven(self, now: float, entry: Entry[T]) -> None:
         """Record that a borrowed entry passed its check. Needs no lock either."""
         entry.proven_at = now
-        entry.due_at = self._next_due(now)
+        entry.due_at = self._next_due(now, entry)
 
-    def _next_due(self, now: float) -> float:
+    def _next_due(self, now: float, entry: Entry[T]) -> float:
         after = min(self.settings.probe_after, self.settings.check_after)
-        return now + after if after else ALWAYS
+        return min(now + after, entry.expires_at) if after else ALWAYS
+
+    def overdue(self, now: float, entry: Entry[T]) -> None:
+        """Retire a borrowed entry that is over its age before anybody used it."""
+        entry.borrows -= 1
+        if self._left(entry):
+            return
+        self._retire(entry, self._why_expired(entry))
+        self._plan(now)
 
     def lost(self, now: float, entry: Entry[T]) -> list[Entry[T]]:
         """Retire a borrowed entry that was found dead; suspect its idle siblings.
@@ -205,7 +232,8 @@ class PoolCore(Generic[T]):
         its siblings too. The caller probes those returned, at once and without a round
         trip, and reports each through `checked`.
         """
-        self.counters.lost += 1
+        entry.borrows -= 1
+        self._counters.lost += 1
         if self._left(entry):
             return []
         self._retire(entry, Reason.LOST)
@@ -214,9 +242,8 @@ class PoolCore(Generic[T]):
         return suspects
 
     def suspect(self, now: float) -> list[Entry[T]]:
-        """Take all idle entries for an examination by the caller, coldest last."""
-        suspects = list(reversed(self._idle))
-        self._idle.clear()
+        """Take all idle entries for an examination by the caller, warmest first."""
+        suspects = self._take_idle()[::-1]
         for entry in suspects:
             entry.state = CHECKING
             entry.proven_at = entry.due_at = ALWAYS
@@ -237,12 +264,11 @@ class PoolCore(Generic[T]):
             return
         self._checking -= 1
         if not alive:
-            self.counters.lost += 1
+            self._counters.lost += 1
             self._retire(entry, Reason.LOST)
-        elif proven:
-            self.proven(entry, now)
-            self._restore(entry)
         else:
+            if proven:
+                self.proven(now, entry)
             self._restore(entry)
         self._plan(now)
 
@@ -251,24 +277,57 @@ class PoolCore(Generic[T]):
         if self._left(entry):
             return
         self._resetting -= 1
-        if not clean:
-            self._retire(entry, Reason.SOILED)
-        else:
+        if clean:
             entry.proven_at = now
             self._restore(entry)
+        else:
+            self._counters.bad_returns += 1
+            self._retire(entry, Reason.SOILED)
         self._plan(now)
 
     def _restore(self, entry: Entry[T]) -> None:
-        """Put an entry back among the idle ones, in the order of their idle clocks."""
-        if entry.epoch != self.epoch:
-            self._retire(entry, Reason.DRAINED if self.open else Reason.CLOSED)
-            return
+        """Shelve an entry that was away, unless it was drained meanwhile."""
+        if entry.expires_at > ALWAYS:
+            self._shelve(entry)
+        else:
+            self._retire(entry, self._why_expired(entry))
+
+    # --- the idle stack -----------------------------------------------------------
+
+    def _shelve(self, entry: Entry[T]) -> None:
+        """Put an entry on the idle stack: at the cold end if it is the coldest."""
         entry.state = IDLE
-        if not self._idle or entry.idle_since <= self._idle[0].idle_since:
+        coldest = self._coldest()
+        if coldest is not None and entry.idle_since <= coldest.idle_since:
             self._idle.appendleft(entry)
         else:
             self._idle.append(entry)
         self._wake_by(self._idle_deadline(entry))
+
+    def _coldest(self) -> Entry[T] | None:
+        try:
+            return self._idle[0]
+        except IndexError:
+            return None
+
+    def _pop_warmest(self) -> Entry[T] | None:
+        try:
+            return self._idle.pop()
+        except IndexError:  # a borrower may have been faster
+            return None
+
+    def _pop_coldest(self) -> Entry[T] | None:
+        try:
+            return self._idle.popleft()
+        except IndexError:
+            return None
+
+    def _take_idle(self) -> list[Entry[T]]:
+        """Take all idle entries off the stack, coldest first."""
+        taken: list[Entry[T]] = []
+        while (entry := self._pop_coldest()) is not None:
+            taken.append(entry)
+        return taken
 
     # --- the queue ----------------------------------------------------------------
 
@@ -283,23 +342,28 @@ class PoolCore(Generic[T]):
         """
         waiter.since = now
         limit = self.settings.max_waiting
-        if not again:
-            self.counters.requests += 1
+        self._calm = False
         if not self.open:
+            self._counters.refused += 1
             self._refuse(waiter, Refusal.CLOSED)
-        elif not again and limit and len(self._waiters) >= limit:
-            self._refuse(waiter, Refusal.FULL)
+            return
+        self._waiters[waiter] = None
+        if again:
+            self._waiters.move_to_end(waiter, last=False)
+        if self.failing_since is not None:
+            # Whoever arrives asks the server at once (see EAGER).
+            eager = self._failed_at + backoff.EAGER
+            self._retry_at = min(self._retry_at, eager)
+        self._plan(now)
+        if waiter.resolved:
+            return
+        if again or not limit or len(self._waiters) <= limit:
+            self._counters.queued += 1
         else:
-            self._waiters[waiter] = None
-            if again:
-                self._waiters.move_to_end(waiter, last=False)
-            else:
-                self.counters.queued += 1
-            if self.failing_since is not None:
-                # Whoever arrives asks the server at once (see EAGER).
-                eager = self._failed_at + backoff.EAGER
-                self._retry_at = min(self._retry_at, eager)
-            self._plan(now)
+            del self._waiters[waiter]
+            self._calm = self._is_calm()
+            self._counters.refused += 1
+            self._refuse(waiter, Refusal.FULL)
 
     def time_out(self, now: float, waiter: Waiter[T]) -> None:
         """Take a waiter out of the queue, in O(1), unless it was just served."""
@@ -309,8 +373,8 @@ class PoolCore(Generic[T]):
         self._awaiting_empty.pop(waiter, None)
         if waiter in self._waiters:
             del self._waiters[waiter]
-            self.counters.wait_time += now - waiter.since
-            self.counters.errors += 1
+            self._counters.wait_time += now - waiter.since
+            self._counters.refused += 1
             self._calm = self._is_calm()
         waiter.resolved = True
         waiter.refusal = Refusal.TIMEOUT
@@ -324,63 +388,66 @@ class PoolCore(Generic[T]):
         self.time_out(now, waiter)
         if waiter.entry is not None:
             entry, waiter.entry = waiter.entry, None
-            self.give_back(now, entry)
+            self.returned(now, entry)
 
-    def _grant(self, waiter: Waiter[T], entry: Entry[T], now: float) -> None:
+    def _grant(self, now: float, waiter: Waiter[T], entry: Entry[T]) -> None:
         entry.state = IN_USE
         entry.lent_at = now
+        entry.borrows += 1
         waiter.entry = entry
         waiter.resolved = True
-        self.counters.wait_time += now - waiter.since
+        self._counters.wait_time += now - waiter.since
         self.wakes.append(waiter)
 
     def _refuse(self, waiter: Waiter[T], refusal: Refusal) -> None:
         waiter.refusal = refusal
         waiter.cause = self.last_error
         waiter.resolved = True
-        self.counters.errors += 1
         self.wakes.append(waiter)
 
-    def _refuse_all(self, refusal: Refusal, now: float) -> None:
+    def _refuse_all(self, now: float, refusal: Refusal) -> None:
         for waiter in self._waiters:
-            self.counters.wait_time += now - waiter.since
+            self._counters.wait_time += now - waiter.since
+            self._counters.refused += 1
             self._refuse(waiter, refusal)
         self._waiters.clear()
         for waiter in self._awaiting_ready:
-            waiter.refusal, waiter.cause = refusal, self.last_error
-            self._announce(waiter)
+            self._refuse(waiter, refusal)
         self._awaiting_ready.clear()
 
-    def _announce(self, waiter: Waiter[T]) -> None:
-        waiter.resolved = True
-        self.wakes.append(waiter)
+    def _announce(self, waiters: dict[Waiter[T], None]) -> None:
+        for waiter in waiters:
+            waiter.resolved = True
+            self.wakes.append(waiter)
+        waiters.clear()
 
-    # --- connecting and closing -----------------------------------------------------
+    # --- connecting and closing ---------------------------------------------------
 
     def connected(self, now: float, entry: Entry[T], resource: T, took: float) -> None:
         """Take in a new connection: for the first waiter, or idle."""
         entry.resource = resource
-        self.counters.connect_time += took
+        self._counters.connect_time += took
         if self._left(entry):
             return
         self._connecting -= 1
         self.failing_since = self.last_error = None
         self._retry_at = ALWAYS
-        life = self.settings.max_lifetime
-        entry.expires_at = now + life * (1.0 - LIFETIME_JITTER * self._jitter())
-        entry.proven_at = now
-        entry.due_at = self._next_due(now)
+        if entry.expires_at > ALWAYS:  # else it was drained while it connected
+            life = self.settings.max_lifetime
+            entry.expires_at = now + life * (1.0 - LIFETIME_JITTER * self._jitter())
+        self.proven(now, entry)
         self._restore(entry)
-        if self._idle:
+        coldest = self._coldest()
+        if coldest is not None:
             # One more than min_size may make the coldest one reapable.
-            self._wake_by(self._idle_deadline(self._idle[0]))
+            self._wake_by(self._idle_deadline(coldest))
         self._plan(now)
 
     def connect_failed(
         self, now: float, entry: Entry[T], error: BaseException, permanent: bool
     ) -> None:
         """Record a failed connect: back off, or tell those whom waiting cannot help."""
-        self.counters.connect_errors += 1
+        self._counters.connect_errors += 1
         if self._left(entry):
             return
         self._connecting -= 1
@@ -392,16 +459,14 @@ class PoolCore(Generic[T]):
         if self.failing_since is None:
             self.failing_since = now
             self._alarm_at = now + self.settings.reconnect_timeout
-        if entry.inherited and entry.epoch == self.epoch:
+        if entry.inherited:
             self._vacancies.append(entry.idle_since)
-        if permanent and self._live == self._connecting:
+        if permanent and not self._established:
             # No connection is out that could come back and serve them.
-            self._refuse_all(Refusal.FAILED, now)
-        age = now - self.failing_since
+            self._refuse_all(now, Refusal.FAILED)
+        age, waited = now - self.failing_since, bool(self._waiters)
         self._failed_at = now
-        self._retry_at = now + backoff.retry_delay(
-            age, bool(self._waiters), self._jitter()
-        )
+        self._retry_at = now + backoff.retry_delay(age, waited, self._jitter())
         if now >= self._alarm_at:
             self._alarm_at = now + self.settings.reconnect_timeout
             self.commands.append(Alarm())
@@ -409,11 +474,10 @@ class PoolCore(Generic[T]):
 
     def was_closed(self, now: float, entry: Entry[T]) -> None:
         """Free the place of a closed entry."""
-        if entry.state is not CLOSING:
-            return  # cut off by `abort`: its place is free already
-        self._closing -= 1
-        self._forget(entry)
-        self._plan(now)
+        if entry in self._entries:  # else `abort` has freed it already
+            self._closing -= 1
+            self._forget(entry)
+            self._plan(now)
 
     def _retire(self, entry: Entry[T], reason: Reason) -> None:
         entry.state = CLOSING
@@ -426,17 +490,18 @@ class PoolCore(Generic[T]):
     def _forget(self, entry: Entry[T]) -> None:
         entry.state = GONE
         del self._entries[entry]
+        self._counters.take_over(entry)
 
     def _left(self, entry: Entry[T]) -> bool:
         """Tell whether `abort` took this entry out of the pool meanwhile; end it."""
-        if entry.state is not ABORTED:
+        if entry in self._entries:
             return False
-        entry.state = GONE
-        if hasattr(entry, "resource"):
+        if entry.state is not GONE and hasattr(entry, "resource"):
             self.commands.append(Close(entry))
+        entry.state = GONE
         return True
 
-    # --- the pool as a whole --------------------------------------------------------
+    # --- the pool as a whole ------------------------------------------------------
 
     def start(self, now: float) -> None:
         """Open the pool, for the first time or again."""
@@ -449,39 +514,41 @@ class PoolCore(Generic[T]):
     def close(self, now: float) -> None:
         """Refuse whoever waits or comes, retire the idle; the rest leave on return."""
         self.fresh = False
-        if not self.open:
-            return
-        self.open = False
-        self.epoch += 1
-        self._vacancies.clear()
-        self._refuse_all(Refusal.CLOSED, now)
-        while self._idle:
-            self._retire(self._idle.pop(), Reason.CLOSED)
+        if self.open:
+            self.open = False
+            self._vacancies.clear()
+            self._refuse_all(now, Refusal.CLOSED)
+            self.drain(now)
+
+    def drain(self, now: float) -> None:
+        """Replace every connection: idle ones now, the others when they come back."""
+        for entry in self._entries:
+            entry.expires_at = ALWAYS
+        self._calm = False
+        for entry in self._take_idle():
+            self._retire(entry, self._why_expired(entry))
         self._plan(now)
 
     def abort(self, now: float) -> None:
         """Cut off what is left of a closed pool: its borrowers had their time."""
         for entry in self._entries:
-            closing = entry.state is CLOSING
+            self._counters.take_over(entry)
+            if entry.state is CLOSING:
+                entry.state = GONE
+                continue
+            entry.state = ABORTED
             entry.reason = Reason.CLOSED
-            entry.state = GONE if closing else ABORTED
-            if not closing and hasattr(entry, "resource"):
+            if hasattr(entry, "resource"):
                 self.commands.append(Abort(entry))
         self._entries.clear()
         self._connecting = self._checking = self._resetting = self._closing = 0
-        self._plan(now)
-
-    def drain(self, now: float) -> None:
-        """Replace every connection: idle ones now, the others when they come back."""
-        self.epoch += 1
-        while self._idle:
-            self._retire(self._idle.popleft(), Reason.DRAINED)
         self._plan(now)
 
     def configure(self, now: float, settings: Settings) -> None:
         """Take new settings; connections beyond a smaller max_size leave on return."""
         self.settings = settings
         if self.open:
+            self._calm = False
             self._wake_by(now)
             self._plan(now)
 
@@ -491,8 +558,7 @@ class PoolCore(Generic[T]):
             self._awaiting_ready[waiter] = None
             self._plan(now)
         else:
-            waiter.refusal = Refusal.CLOSED
-            waiter.resolved = True
+            self._refuse(waiter, Refusal.CLOSED)
 
     def when_empty(self, now: float, waiter: Waiter[T]) -> None:
         """Resolve the waiter when a closed pool holds nothing any more."""
@@ -502,26 +568,26 @@ class PoolCore(Generic[T]):
     def tick(self, now: float) -> None:
         """Do what is due by the clock: expire, reap, keep alive, retry."""
         settings = self.settings
-        for entry in [e for e in self._idle if now >= e.expires_at]:
-            self._idle.remove(entry)
-            self._retire(entry, Reason.EXPIRED)
         # Only what is established may be reaped on the grounds that enough remain:
         # a connect that is under way may fail.
-        spare = self._live - self._connecting - settings.min_size
-        idle = self._idle
-        while spare > 0 and idle and now >= idle[0].idle_since + settings.max_idle:
-            self._retire(idle.popleft(), Reason.UNUSED)
-            spare -= 1
-        self._vacancies = deque(
-            clock for clock in self._vacancies if now < clock + settings.max_idle
-        )
-        if 0 < settings.check_after < NEVER:
-            after = settings.check_after
-            for entry in [e for e in idle if now >= e.proven_at + after]:
-                idle.remove(entry)
+        spare = self._established - settings.min_size
+        after = settings.check_after
+        for entry in self._take_idle():
+            if now >= entry.expires_at:
+                self._retire(entry, self._why_expired(entry))
+                spare -= 1
+            elif spare > 0 and now >= entry.idle_since + settings.max_idle:
+                self._retire(entry, Reason.UNUSED)
+                spare -= 1
+            elif 0 < after < NEVER and now >= entry.proven_at + after:
                 entry.state = CHECKING
                 self._checking += 1
                 self.commands.append(Check(entry))
+            else:
+                self._idle.append(entry)
+        self._vacancies = deque(
+            clock for clock in self._vacancies if now < clock + settings.max_idle
+        )
         self.wake_at = NEVER
         self._plan(now)
         for entry in self._entries:
@@ -532,28 +598,25 @@ class PoolCore(Generic[T]):
                 # again before the earliest deadline that it can have then.
                 self._wake_by(self._deadline(entry.expires_at, now, now))
 
-    # --- planning -------------------------------------------------------------------
+    # --- planning -----------------------------------------------------------------
 
     def _plan(self, now: float) -> None:
         """Bring the pool towards what the settings and the queue ask for."""
+        while not self._fits and (entry := self._pop_coldest()) is not None:
+            self._retire(entry, Reason.SURPLUS)
+        while self._waiters and (entry := self._pop_warmest()) is not None:
+            waiter, _ = self._waiters.popitem(last=False)
+            self._grant(now, waiter, entry)
+        if not (self.open and self.settings.keep_idle):
+            reason = Reason.UNPOOLED if self.open else Reason.CLOSED
+            for entry in self._take_idle():
+                self._retire(entry, reason)
         if self.open:
-            while self._idle and not self._fits:
-                self._retire(self._idle.popleft(), Reason.SURPLUS)
-            while self._waiters and self._idle:
-                waiter, _ = self._waiters.popitem(last=False)
-                self._grant(waiter, self._idle.pop(), now)
-            if not self.settings.keep_idle:
-                while self._idle:
-                    self._retire(self._idle.popleft(), Reason.UNPOOLED)
             self._grow(now)
-            if self._awaiting_ready and self._established >= self.settings.min_size:
-                for waiter in self._awaiting_ready:
-                    self._announce(waiter)
-                self._awaiting_ready.clear()
-        elif not self._entries:
-            for waiter in self._awaiting_empty:
-                self._announce(waiter)
-            self._awaiting_empty.clear()
+        if self._established >= self.settings.min_size:
+            self._announce(self._awaiting_ready)
+        if not (self.open or self._entries):
+            self._announce(self._awaiting_empty)
         self._calm = self._is_calm()
 
     def _grow(self, now: float) -> None:
@@ -574,10 +637,10 @@ class PoolCore(Generic[T]):
         for _ in range(starting):
             inherited = bool(self._vacancies)
             idle_since = self._vacancies.pop() if inherited else now
-            entry = Entry[T](self.epoch, idle_since, inherited)
+            entry = Entry[T](idle_since, inherited)
             self._entries[entry] = None
             self._connecting += 1
-            self.counters.connects += 1
+            self._counters.connects += 1
             self.commands.append(Connect(entry))
 
     def _idle_deadline(self, entry: Entry[T]) -> float:
@@ -598,11 +661,12 @@ class PoolCore(Generic[T]):
             self.wake_at = moment
 
     def _is_calm(self) -> bool:
+        settings = self.settings
         return (
             self.open
             and not self._waiters
-            and self.settings.keep_idle
-            and self.settings.max_idle > 0
+            and settings.keep_idle
+            and settings.max_idle > 0
             and self._fits
         )
 
@@ -618,7 +682,7 @@ class PoolCore(Generic[T]):
     def _fits(self) -> bool:
         return self._live <= self.settings.max_size
 
-    # --- for people -----------------------------------------------------------------
+    # --- for people ---------------------------------------------------------------
 
     def idle_entries(self) -> list[Entry[T]]:
         """Return the idle entries, coldest first."""
@@ -628,28 +692,29 @@ class PoolCore(Generic[T]):
         """Return those who wait, longest first."""
         return list(self._waiters)
 
-    def statistics(self, pop: bool = False) -> PoolStatistics:
-        """Take a snapshot; if `pop`, begin to count anew."""
-        c = self.counters
-        if pop:
-            self.counters = Counters()
+    def statistics(self) -> PoolStatistics:
+        """Take a snapshot."""
+        c = self._counters
+        idle = len(self._idle)
         away = self._connecting + self._checking + self._resetting + self._closing
+        borrows = c.borrows + sum(entry.borrows for entry in self._entries)
+        usage_time = c.usage_time + sum(entry.usage_time for entry in self._entries)
         return PoolStatistics(
             min_size=self.settings.min_size,
             max_size=self.settings.max_size,
             size=len(self._entries),
-            in_use=len(self._entries) - len(self._idle) - away,
-            idle=len(self._idle),
+            in_use=len(self._entries) - idle - away,
+            idle=idle,
             opening=self._connecting,
             closing=self._closing,
             checking=self._checking,
             resetting=self._resetting,
             waiting=len(self._waiters),
-            requests=c.requests,
+            requests=borrows + c.refused,
             requests_queued=c.queued,
-            requests_errors=c.errors,
+            requests_errors=c.refused,
             wait_time=c.wait_time,
-            usage_time=c.usage_time,
+            usage_time=usage_time,
             bad_returns=c.bad_returns,
             connects=c.connects,
             connect_errors=c.connect_errors,

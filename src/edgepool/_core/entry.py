@@ -57,8 +57,8 @@ class Entry(Generic[T]):
     """
 
     __slots__ = (
+        "borrows",
         "due_at",
-        "epoch",
         "expires_at",
         "idle_since",
         "inherited",
@@ -66,28 +66,26 @@ class Entry(Generic[T]):
         "proven_at",
         "reason",
         "resource",
-        "return_code",
-        "return_lasti",
         "state",
+        "usage_time",
     )
 
     resource: T
     """Set when connected; before that the attribute does not exist."""
 
-    def __init__(self, epoch: int, idle_since: float, inherited: bool) -> None:
+    def __init__(self, idle_since: float, inherited: bool) -> None:
         self.state = State.CONNECTING
         self.reason: Reason | None = None
-        self.epoch = epoch
+        # Moved into the past for what is to leave at the next occasion.
         self.expires_at = NEVER
         self.idle_since = idle_since
         # True: it replaces an entry and inherited its idle clock.
         self.inherited = inherited
         self.lent_at = self.proven_at = ALWAYS
+        # An examination is due before a borrow from then on.
         self.due_at = ALWAYS
-        # Where it was last returned: a code object and an offset into it, which the
-        # driver turns into a file and a line only when an error message needs them.
-        self.return_code: object = None
-        self.return_lasti = 0
+        self.borrows = 0
+        self.usage_time = 0.0
 
     def __repr__(self) -> str:
         reason = f", {self.reason.value}" if self.reason else ""

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+from .entry import Entry
 
 
 class Counters:
-    """What only ever grows. Each is changed in one place, by the core."""
+    """What only ever grows, and is not on a living entry."""
 
     __slots__ = (
         "bad_returns",
+        "borrows",
         "connect_errors",
         "connect_time",
         "connects",
-        "errors",
         "lost",
         "queued",
-        "requests",
+        "refused",
         "usage_time",
         "wait_time",
     )
 
     def __init__(self) -> None:
-        self.requests = 0
+        self.borrows = 0
         self.queued = 0
-        self.errors = 0
+        self.refused = 0
         self.wait_time = 0.0
         self.usage_time = 0.0
         self.bad_returns = 0
@@ -33,13 +36,19 @@ class Counters:
         self.connect_errors = 0
         self.lost = 0
 
+    def take_over(self, entry: Entry[Any]) -> None:
+        """Keep what was counted on an entry that leaves."""
+        self.borrows += entry.borrows
+        self.usage_time += entry.usage_time
+
 
 @dataclass(frozen=True)
 class PoolStatistics:
     """A snapshot of a pool: gauges first, then counters since the pool was made.
 
     `in_use + idle + opening + closing + checking + resetting == size`, and `size` is
-    never above `max_size`. Times are seconds.
+    never above `max_size`, unless `resize` has just made that smaller. Times are in
+    seconds.
     """
 
     min_size: int
@@ -54,18 +63,20 @@ class PoolStatistics:
     waiting: int
 
     requests: int
-    """Borrows asked for."""
+    """Borrows that have ended, one way or the other."""
     requests_queued: int
-    """Those that had to wait."""
+    """Borrows that had to wait."""
     requests_errors: int
-    """Those that ended without a connection."""
+    """Borrows that ended without a connection."""
     wait_time: float
     usage_time: float
     bad_returns: int
+    """Connections that came back broken, or that a reset could not clean."""
     connects: int
+    """Connections that the pool tried to open."""
     connect_errors: int
     connect_time: float
     lost: int
-    """Connections found dead by the pool."""
+    """Connections that the pool found dead."""
     failing_since: float | None
     """Since when connecting fails, on the pool's clock; None while it works."""

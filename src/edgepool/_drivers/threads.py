@@ -78,58 +78,42 @@ class ThreadDriver(Generic[T]):
         self._mutex = allocate_lock()
         self._timer: Deadline[Callable[[], object]] | None = None
 
-    # --- the hot pair -----------------------------------------------------------------
+    # --- borrow and return ------------------------------------------------------------
+    #
+    # The leases call the core's hot pair themselves; it needs no lock.
 
-    def take(self, timeout: float | None) -> Entry[T]:
-        """Borrow an entry; wait up to `timeout` seconds (None: the pool's default)."""
-        now = self.clock()
-        with self._mutex:
-            entry = self.core.borrow(now)
-        if entry is None or now >= entry.due_at:
-            return self._settle(entry, now, timeout)
-        return entry
+    def settle(
+        self, entry: Entry[T] | None, now: float, timeout: float | None
+    ) -> Entry[T]:
+        """Finish a borrow: wait if there is no entry, and make sure that it is alive."""
+        if entry is not None and now < entry.expires_at:
+            check_due = self.core.examine(now, entry)
+            if not check_due and self.is_alive(entry.resource):
+                return entry
+            entry.due_at = now  # for the flow to see to
+        if timeout is None:
+            timeout = self.core.settings.timeout
+        return _flows.run(_flows.borrow(self, entry, now + max(timeout, 0.0)))
 
     def put(self, entry: Entry[T]) -> None:
         """Return an entry. Never blocks on the network, never fails for its sake."""
         core = self.core
         if self.is_clean(entry.resource):
-            with self._mutex:
-                busy = core.give_back(self.clock(), entry)
-            if busy:
-                self._see_to_it()
+            if (event := core.give_back(self.clock(), entry)) is not None:
+                self.tell(event, entry)
         elif self.is_alive(entry.resource):
             self.tell(core.give_back_dirty, entry)
         else:
             self.tell(core.give_back_broken, entry)
 
-    def _settle(
-        self, entry: Entry[T] | None, now: float, timeout: float | None
-    ) -> Entry[T]:
-        """Wait for an entry if there is none; make sure that it is alive."""
-        if self.core.commands:
-            self._see_to_it()
-        if entry is not None and not self.core.examine(entry, now):
-            if self.is_alive(entry.resource):
-                return entry
-            entry.due_at = now  # dead: let the flow see to it
-        if timeout is None:
-            timeout = self.core.settings.timeout
-        return _flows.run(self._borrow(entry, now + max(timeout, 0.0)))
-
-    async def _borrow(self, entry: Entry[T] | None, deadline: float) -> Entry[T]:
-        if entry is None:
-            self.before_waiting()
-            entry = await self.wait(deadline, again=False)
-        return await _flows.verified(self, entry, deadline)
-
     def start(self) -> None:
         """Open the pool."""
         self.tell(self.core.start)
 
-    def statistics(self, pop: bool = False) -> PoolStatistics:
-        """Take a snapshot; if `pop`, begin to count anew."""
+    def statistics(self) -> PoolStatistics:
+        """Take a snapshot."""
         with self._mutex:
-            return self.core.statistics(pop)
+            return self.core.statistics()
 
     # --- what flows need ----------------------------------------------------------------
 
@@ -137,9 +121,19 @@ class ThreadDriver(Generic[T]):
         self, event: Callable[Concatenate[float, P], R], *args: P.args, **kw: P.kwargs
     ) -> R:
         """Tell the core a fact, with the time; then see to what it wants done."""
+        core = self.core
         with self._mutex:
             result = event(self.clock(), *args, **kw)
-        self._see_to_it()
+            wakes, commands = core.wakes, core.commands
+            if wakes:
+                core.wakes = []
+            if commands:
+                core.commands = []
+            self._set_timer(core.wake_at)
+        for waiter in wakes:
+            waiter.wake()
+        for command in commands:
+            self._start(command)
         return result
 
     async def wait(self, deadline: float, again: bool) -> Entry[T]:
@@ -192,18 +186,6 @@ class ThreadDriver(Generic[T]):
         self.alarm()
 
     # --- effects ------------------------------------------------------------------------
-
-    def _see_to_it(self) -> None:
-        """Wake who has an answer, start what is to be done, set the timer."""
-        core = self.core
-        with self._mutex:
-            wakes, commands = core.wakes, core.commands
-            core.wakes, core.commands = [], []
-            self._set_timer(core.wake_at)
-        for waiter in wakes:
-            waiter.wake()
-        for command in commands:
-            self._start(command)
 
     def _start(self, command: Command[T]) -> None:
         if isinstance(command, Abort):

@@ -35,9 +35,10 @@ C = TypeVar("C", bound="BaseConnection[Any]")
 
 log = logging.getLogger("edgepool.reset")
 
-OK = ConnStatus.OK
-IDLE, ACTIVE = TransactionStatus.IDLE, TransactionStatus.ACTIVE
-UNKNOWN = TransactionStatus.UNKNOWN  # of a connection that is closed or lost
+OK = int(ConnStatus.OK)
+# Plain ints compare faster than enums.
+IDLE, ACTIVE = int(TransactionStatus.IDLE), int(TransactionStatus.ACTIVE)
+UNKNOWN = int(TransactionStatus.UNKNOWN)  # of a connection that is closed or lost
 
 # How often a readable socket is read before the connection counts as alive. One read
 # alone reports a killed session as fine; the server's farewell takes two.
@@ -165,19 +166,15 @@ def _attempted(conninfo: str, kwargs: dict[str, Any]) -> str:
         return ""
 
 
-def _permanent(error: psycopg.Error) -> PermanentError:
-    """Say that retrying cannot help, and why; with no part of the connection string.
+def _without_secrets(error: psycopg.Error) -> psycopg.Error:
+    """Return an error that shows no part of the connection string.
 
     libpq quotes what it could not parse, and that may be the end of a password.
     """
-    text = str(error)
-    cause: BaseException = error
-    if isinstance(error, psycopg.ProgrammingError) and error.pgconn is None:
-        text = re.sub(r'(?<!connection option )"[^"]*"', '"..."', text)
-        cause = psycopg.ProgrammingError(text)
-    permanent = PermanentError(text)
-    permanent.__cause__ = cause
-    return permanent
+    if not isinstance(error, psycopg.ProgrammingError) or error.pgconn is not None:
+        return error
+    text = re.sub(r'(?<!connection option )"[^"]*"', '"..."', str(error))
+    return psycopg.ProgrammingError(text.strip())
 
 
 class ConnectionAdapter(_Common[CT]):
@@ -193,7 +190,8 @@ class ConnectionAdapter(_Common[CT]):
         except psycopg.Error as error:
             attempted = _attempted(conninfo, kwargs)
             if self._errors.permanent(error, attempted, ASK_AGAIN):
-                raise _permanent(error) from None
+                cause = _without_secrets(error)
+                raise PermanentError(str(cause)) from cause
             raise
         try:
             self._welcome(conn)
@@ -249,7 +247,8 @@ class AsyncConnectionAdapter(_Common[ACT]):
         except psycopg.Error as error:
             attempted = _attempted(conninfo, kwargs)
             if await self._errors.permanent_async(error, attempted, ASK_AGAIN):
-                raise _permanent(error) from None
+                cause = _without_secrets(error)
+                raise PermanentError(str(cause)) from cause
             raise
         try:
             self._welcome(conn)

@@ -22,7 +22,8 @@ from .._async import AsyncPool
 from ._adapter import AsyncConnectionAdapter
 from ._face import NullFace, PsycopgFace, own_engine
 
-IDLE = TransactionStatus.IDLE
+# Plain ints compare faster than enums.
+IDLE = int(TransactionStatus.IDLE)
 
 
 class AsyncConnectionLease(Generic[ACT]):
@@ -54,20 +55,20 @@ class AsyncConnectionLease(Generic[ACT]):
         exc_val: BaseException | None,
         exc_tb: TracebackType | None,
     ) -> None:
-        entry = self._entry
+        entry, pool = self._entry, self._pool
         conn = entry.resource
-        if entry.lent_at != self._lent_at or conn._pool is None:
-            raise self._pool._not_lent(conn)
+        if entry.lent_at != self._lent_at:  # returned, and somebody else's by now
+            raise pool._not_lent(conn)
+        # On an idle connection psycopg's exit would only commit nothing, for 1 µs.
+        if conn.pgconn.transaction_status == IDLE and conn._pipeline is None:
+            pool._give(conn, entry, pool._returns_clean)
+            return
+        if conn._pool is not pool:
+            raise pool._not_lent(conn)
         try:
-            # On an idle connection psycopg's exit would only commit nothing, for 1 µs.
-            if conn.pgconn.transaction_status != IDLE or conn._pipeline is not None:
-                await conn.__aexit__(exc_type, exc_val, exc_tb)
+            await conn.__aexit__(exc_type, exc_val, exc_tb)
         finally:
-            conn._pool = None
-            frame = _getframe(1)
-            entry.return_code = frame.f_code
-            entry.return_lasti = frame.f_lasti
-            self._pool._engine.put(entry)
+            pool._give(conn, entry, clean=False)
 
 
 @own_engine
@@ -118,6 +119,8 @@ class AsyncConnectionPool(
         ValueError: an argument is out of range; says which, its value and the limit.
     """
 
+    __module__ = "edgepool"
+
     def __init__(
         self,
         conninfo: AsyncConninfoParam = "",
@@ -163,6 +166,7 @@ class AsyncConnectionPool(
             max_size=max_size,
             open=open,
             check=check,
+            reset=reset,
             name=name,
             close_returns=close_returns,
             timeout=timeout,
@@ -218,12 +222,31 @@ class AsyncConnectionPool(
         Raises:
             ValueError: it is not lent by this pool; says where it was returned.
         """
-        entry = self._entry_of(conn)
+        try:
+            entry: Entry[ACT] = conn._edgepool_entry  # type: ignore[attr-defined]
+            lent = conn._pool is self
+        except AttributeError:
+            lent = False
+        if not lent:
+            raise self._not_lent(conn)
+        idle = conn.pgconn.transaction_status == IDLE and conn._pipeline is None
+        self._give(conn, entry, idle and self._returns_clean)
+
+    def _give(self, conn: ACT, entry: Entry[ACT], clean: bool) -> None:
+        try:
+            # Of two who return it at the same time, one can delete the attribute.
+            del conn._edgepool_entry  # type: ignore[attr-defined]
+        except AttributeError:
+            raise self._not_lent(conn) from None
         conn._pool = None
-        frame = _getframe(1)
-        entry.return_code = frame.f_code
-        entry.return_lasti = frame.f_lasti
-        self._engine.put(entry)
+        frame = _getframe(2)
+        conn._edgepool_returned_by = frame.f_code  # type: ignore[attr-defined]
+        conn._edgepool_returned_at = frame.f_lasti  # type: ignore[attr-defined]
+        engine = self._engine
+        if not clean:
+            engine.put(entry)
+        elif (event := engine.core.give_back(engine.clock(), entry)) is not None:
+            engine.tell(event, entry)
 
     @staticmethod
     async def check_connection(conn: ACT) -> None:
@@ -252,6 +275,8 @@ class AsyncNullConnectionPool(
     a returned connection goes to the first who waits, else it is closed. The arguments
     are those of `AsyncConnectionPool`; `min_size` must be 0.
     """
+
+    __module__ = "edgepool"
 
     def __init__(
         self,

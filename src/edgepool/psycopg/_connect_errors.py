@@ -59,13 +59,10 @@ ENGLISH: Final[Mapping[str, tuple[str, ...]]] = {
     "28P01": (
         # src/backend/libpq/auth.c, auth_failed()
         'password authentication failed for user "%s"',
-        # src/backend/libpq/auth.c, recv_password_packet()
-        "empty password returned by client",
     ),
     "28000": (
         # src/backend/libpq/auth.c, auth_failed(): Peer, Ident, LDAP, "trust", ...
         '%s authentication failed for user "%s"',
-        'authentication failed for user "%s": %s',
         # src/backend/libpq/auth.c, ClientAuthentication()
         "no pg_hba.conf entry for %s",
         "pg_hba.conf rejects %s",
@@ -318,7 +315,7 @@ async def probe_async(conninfo: str, timeout: float) -> str | None:
 
 def _ask(conninfo: str, timeout: float) -> PQGenConn[Mapping[str, str]]:
     # Returns what the server said to this attempt, each text with its SQLSTATE.
-    if sys.platform != "linux" or timeout <= 0:
+    if sys.platform != "linux":
         return {}
     deadline = monotonic() + timeout
     # Without a name, and for this process only, because libpq 18 traces a password that

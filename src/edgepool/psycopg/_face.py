@@ -10,7 +10,7 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 from weakref import ref
 
-from .._core import NEVER, PROBE_AFTER, Entry, PoolStatistics, Settings
+from .._core import NEVER, PROBE_AFTER, PoolStatistics, Settings
 from .._face import A, Face
 from ._adapter import C
 
@@ -74,6 +74,7 @@ class PsycopgFace(Face[C, A]):
         max_size: int | None,
         open: bool | None,
         check: object,
+        reset: object,
         name: str | None,
         close_returns: bool,
         timeout: float,
@@ -90,8 +91,12 @@ class PsycopgFace(Face[C, A]):
             raise ValueError(f"num_workers must be at least 1, not {num_workers}")
         self._adapter = cast("_Common[C]", adapter)
         self._check = check
+        # Whether an idle connection that comes back needs no reset.
+        self._returns_clean = reset is None
         self.close_returns = close_returns
         self.num_workers = num_workers
+        # What `pop_stats` has reported so far.
+        self._popped: dict[str, float] = {}
         if max_connecting is None:
             changed = num_workers != NUM_WORKERS
             max_connecting = num_workers if changed else MAX_CONNECTING
@@ -145,24 +150,13 @@ class PsycopgFace(Face[C, A]):
 
     # --- returning ----------------------------------------------------------------------
 
-    def _entry_of(self, conn: C) -> Entry[C]:
-        """Find the entry of a connection that is to be returned by hand.
-
-        Raises:
-            ValueError: it is not lent by this pool; says where it was returned.
-        """
-        if getattr(conn, "_pool", None) is not self:
-            raise self._not_lent(conn)
-        entry: Entry[C] = conn._edgepool_entry  # type: ignore[attr-defined]
-        return entry
-
     def _not_lent(self, conn: C) -> ValueError:
-        entry: Entry[C] | None = getattr(conn, "_edgepool_entry", None)
+        """Make the error for a connection that cannot be returned to this pool."""
         pool = getattr(conn, "_pool", None)
         if pool is not None and pool is not self:
             why = f"it comes from pool {pool.name!r}"
-        elif entry is not None and entry.return_code is not None:
-            why = f"it was returned already, at {_site(entry)}"
+        elif hasattr(conn, "_edgepool_returned_by"):
+            why = f"it was returned already, at {_place_of_return(conn)}"
         else:
             why = "it doesn't come from any pool"
         return ValueError(
@@ -174,33 +168,25 @@ class PsycopgFace(Face[C, A]):
     def get_stats(self) -> dict[str, int]:
         """Return psycopg_pool's numbers: gauges, and counters that are not 0.
 
-        Times are in milliseconds. See `statistics` for more.
+        Times are in milliseconds. `statistics` has more, and in seconds.
         """
-        return self._as_dict(self._engine.statistics())
-
-    def pop_stats(self) -> dict[str, int]:
-        """Return psycopg_pool's numbers, and begin to count anew."""
-        return self._as_dict(self._engine.statistics(pop=True))
-
-    def _as_dict(self, s: PoolStatistics) -> dict[str, int]:
-        counters = {
-            "requests_num": s.requests,
-            "requests_queued": s.requests_queued,
-            "requests_wait_ms": s.wait_time * 1000,
-            "requests_errors": s.requests_errors,
-            "usage_ms": s.usage_time * 1000,
-            "returns_bad": s.bad_returns,
-            "connections_num": s.connects,
-            "connections_ms": s.connect_time * 1000,
-            "connections_errors": s.connect_errors,
-            "connections_lost": s.lost,
-        }
-        stats = {key: int(value) for key, value in counters.items() if int(value)}
+        s = self._engine.statistics()
+        stats: dict[str, int] = {}
+        for key, value in _counters(s).items():
+            if count := int(value - self._popped.get(key, 0)):
+                stats[key] = count
         stats["pool_min"] = self.min_size
         stats["pool_max"] = self.max_size
         stats["pool_size"] = s.size
         stats["pool_available"] = s.idle
         stats["requests_waiting"] = s.waiting
+        return stats
+
+    def pop_stats(self) -> dict[str, int]:
+        """Return psycopg_pool's numbers, and begin to count anew."""
+        stats = self.get_stats()
+        for key, value in stats.items():
+            self._popped[key] = self._popped.get(key, 0) + value
         return stats
 
     # --- what others read of psycopg_pool's insides ---------------------------------------
@@ -239,8 +225,24 @@ class NullFace(PsycopgFace[C, A]):
         return 0 if size == UNLIMITED else size
 
 
-def _site(entry: Entry[Any]) -> str:
-    code = entry.return_code
-    assert isinstance(code, CodeType)
-    lines = (n for a, b, n in code.co_lines() if a <= entry.return_lasti < b)
+def _counters(s: PoolStatistics) -> dict[str, float]:
+    return {
+        "requests_num": s.requests,
+        "requests_queued": s.requests_queued,
+        "requests_wait_ms": s.wait_time * 1000,
+        "requests_errors": s.requests_errors,
+        "usage_ms": s.usage_time * 1000,
+        "returns_bad": s.bad_returns,
+        "connections_num": s.connects,
+        "connections_ms": s.connect_time * 1000,
+        "connections_errors": s.connect_errors,
+        "connections_lost": s.lost,
+    }
+
+
+def _place_of_return(conn: Any) -> str:
+    """Turn a code object and an offset, which are cheap to note, into file and line."""
+    code: CodeType = conn._edgepool_returned_by
+    offset: int = conn._edgepool_returned_at
+    lines = (line for start, end, line in code.co_lines() if start <= offset < end)
     return f"{code.co_filename}:{next(lines, None) or code.co_firstlineno}"

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from sys import _getframe
+from time import monotonic
 from types import TracebackType
 from typing import Generic, cast
 
@@ -21,7 +22,8 @@ from .._sync import Pool
 from ._adapter import ConnectionAdapter
 from ._face import NullFace, PsycopgFace, own_engine
 
-IDLE = TransactionStatus.IDLE
+# Plain ints compare faster than enums.
+IDLE = int(TransactionStatus.IDLE)
 
 
 class ConnectionLease(Generic[CT]):
@@ -35,7 +37,12 @@ class ConnectionLease(Generic[CT]):
 
     def __enter__(self) -> CT:
         pool = self._pool
-        self._entry = entry = pool._engine.take(self._timeout)
+        engine = pool._engine
+        now = monotonic()
+        entry = engine.core.borrow(now)
+        if entry is None or now >= entry.due_at:
+            entry = engine.settle(entry, now, self._timeout)
+        self._entry = entry
         self._lent_at = entry.lent_at
         conn = entry.resource
         conn._pool = pool
@@ -48,20 +55,20 @@ class ConnectionLease(Generic[CT]):
         exc_val: BaseException | None,
         exc_tb: TracebackType | None,
     ) -> None:
-        entry = self._entry
+        entry, pool = self._entry, self._pool
         conn = entry.resource
-        if entry.lent_at != self._lent_at or conn._pool is None:
-            raise self._pool._not_lent(conn)
+        if entry.lent_at != self._lent_at:  # returned, and somebody else's by now
+            raise pool._not_lent(conn)
+        # On an idle connection psycopg's exit would only commit nothing, for 1 µs.
+        if conn.pgconn.transaction_status == IDLE and conn._pipeline is None:
+            pool._give(conn, entry, pool._returns_clean)
+            return
+        if conn._pool is not pool:
+            raise pool._not_lent(conn)
         try:
-            # On an idle connection psycopg's exit would only commit nothing, for 1 µs.
-            if conn.pgconn.transaction_status != IDLE or conn._pipeline is not None:
-                conn.__exit__(exc_type, exc_val, exc_tb)
+            conn.__exit__(exc_type, exc_val, exc_tb)
         finally:
-            conn._pool = None
-            frame = _getframe(1)
-            entry.return_code = frame.f_code
-            entry.return_lasti = frame.f_lasti
-            self._pool._engine.put(entry)
+            pool._give(conn, entry, clean=False)
 
 
 @own_engine
@@ -109,6 +116,8 @@ class ConnectionPool(
         ValueError: an argument is out of range; says which, its value and the limit.
     """
 
+    __module__ = "edgepool"
+
     def __init__(
         self,
         conninfo: ConninfoParam = "",
@@ -147,6 +156,7 @@ class ConnectionPool(
             max_size=max_size,
             open=open,
             check=check,
+            reset=reset,
             name=name,
             close_returns=close_returns,
             timeout=timeout,
@@ -184,7 +194,11 @@ class ConnectionPool(
 
     def getconn(self, timeout: float | None = None) -> CT:
         """Borrow a connection, to be returned with `putconn`; see `connection`."""
-        entry = self._engine.take(timeout)
+        engine = self._engine
+        now = monotonic()
+        entry = engine.core.borrow(now)
+        if entry is None or now >= entry.due_at:
+            entry = engine.settle(entry, now, timeout)
         conn = entry.resource
         conn._pool = self
         conn._edgepool_entry = entry  # type: ignore[attr-defined]
@@ -198,12 +212,31 @@ class ConnectionPool(
         Raises:
             ValueError: it is not lent by this pool; says where it was returned.
         """
-        entry = self._entry_of(conn)
+        try:
+            entry: Entry[CT] = conn._edgepool_entry  # type: ignore[attr-defined]
+            lent = conn._pool is self
+        except AttributeError:
+            lent = False
+        if not lent:
+            raise self._not_lent(conn)
+        idle = conn.pgconn.transaction_status == IDLE and conn._pipeline is None
+        self._give(conn, entry, idle and self._returns_clean)
+
+    def _give(self, conn: CT, entry: Entry[CT], clean: bool) -> None:
+        try:
+            # Of two who return it at the same time, one can delete the attribute.
+            del conn._edgepool_entry  # type: ignore[attr-defined]
+        except AttributeError:
+            raise self._not_lent(conn) from None
         conn._pool = None
-        frame = _getframe(1)
-        entry.return_code = frame.f_code
-        entry.return_lasti = frame.f_lasti
-        self._engine.put(entry)
+        frame = _getframe(2)
+        conn._edgepool_returned_by = frame.f_code  # type: ignore[attr-defined]
+        conn._edgepool_returned_at = frame.f_lasti  # type: ignore[attr-defined]
+        engine = self._engine
+        if not clean:
+            engine.put(entry)
+        elif (event := engine.core.give_back(monotonic(), entry)) is not None:
+            engine.tell(event, entry)
 
     @staticmethod
     def check_connection(conn: CT) -> None:
@@ -232,6 +265,8 @@ class NullConnectionPool(
     a returned connection goes to the first who waits, else it is closed. The arguments
     are those of `ConnectionPool`; `min_size` must be 0.
     """
+
+    __module__ = "edgepool"
 
     def __init__(
         self,

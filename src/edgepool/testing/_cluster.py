@@ -1,7 +1,7 @@
 """A cluster, which is PostgreSQL's word for a data directory: made, written, removed.
 
-Owns everything of a test server that is a file: the directory, its configuration, its
-log, the lock file in which PostgreSQL says how it is. Whether it runs is not its
+Owns everything of one test server that is a file: the directory, its configuration,
+its log, the lock file in which PostgreSQL says how it is. Whether it runs is not its
 affair.
 """
 
@@ -12,11 +12,11 @@ import ctypes
 import shutil
 import subprocess
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final
 
-from edgepool.testing._binaries import find_account, make_directory, reachable
+from edgepool.testing._binaries import make_directory
 from edgepool.testing._processes import Watchdog, spawn
+from edgepool.testing._template import PostgresServerError, Template, tail
 
 # Nothing here outlives the machine, so nothing waits for a disk. synchronous_commit
 # stays on: without fsync it costs one write(), and off, a kill() loses what was
@@ -25,6 +25,7 @@ DEFAULTS: Final[Mapping[str, str]] = {
     "fsync": "off",
     "full_page_writes": "off",
     "shared_buffers": "16MB",
+    "max_wal_size": "1GB",  # the default, but for small segments
     # In the data directory: a killed server leaves nothing in /dev/shm, and a container
     # with a small /dev/shm will do.
     "dynamic_shared_memory_type": "mmap",
@@ -32,46 +33,29 @@ DEFAULTS: Final[Mapping[str, str]] = {
 }
 
 
-class PostgresServerError(RuntimeError):
-    """PostgreSQL did not do as told; the message ends with the end of its log."""
-
-
 class Cluster:
     """A data directory with its log and socket, in a temporary directory of its own."""
 
-    def __init__(self, bin_dir: Path) -> None:
+    def __init__(self, template: Template) -> None:
         """Make the directory, and see to it that it does not outlive this process."""
-        self._account = find_account()
-        self.directory = make_directory(self._account)
+        self._template = template
+        self.directory = make_directory(template.account)
         self._data = self.directory / "data"
         self._log = self.directory / "log"
+        self._log.touch()
         self._log_start = 0
         self._watchdog = Watchdog(self.directory)
-        self._programs = bin_dir
 
-    def initialise(self, user: str, hba: str | None) -> None:
-        """Run `initdb`.
+    def fill(self, hba: str | None) -> None:
+        """Make the data directory.
 
         Args:
-            user: The superuser's name.
             hba: The text of `pg_hba.conf`, by default: trust everybody.
-
-        Raises:
-            PostgresServerError: `initdb` failed.
         """
-        self._programs = reachable(self._programs, self._account, self.directory)
-        initdb = spawn(
-            [
-                str(self._programs / "initdb"),
-                *("--no-sync", "--auth=trust", "--locale=C", "--encoding=UTF8"),
-                f"--username={user}",
-                f"--pgdata={self._data}",
-            ],
-            self._log,
-            self._account,
-        )
-        if initdb.wait() != 0:
-            raise PostgresServerError(f"initdb failed\n{self.log_tail()}")
+        # By a program, because it must be the account's: it makes the owner right.
+        copy = ["cp", "-R", str(self._template.data), str(self._data)]
+        if spawn(copy, self._log, self._template.account).wait() != 0:
+            raise PostgresServerError(f"{' '.join(copy)} failed\n{self.log_tail()}")
 
         if hba is not None:
             (self._data / "pg_hba.conf").write_text(hba + "\n")
@@ -89,8 +73,8 @@ class Cluster:
         conf.chmod(0o644)  # whatever our umask was, the account reads it
 
         self._log_start = self._log.stat().st_size
-        command = [str(self._programs / "postgres"), "-D", str(self._data)]
-        return spawn(command, self._log, self._account)
+        command = [str(self._template.programs / "postgres"), "-D", str(self._data)]
+        return spawn(command, self._log, self._template.account)
 
     def is_ready(self, pid: int) -> bool:
         """Say whether the server with this process id accepts connections.
@@ -107,12 +91,7 @@ class Cluster:
 
     def log_tail(self, lines: int = 20) -> str:
         """Return the last lines of the log since the last launch."""
-        if not self._log.exists():
-            return ""
-        with self._log.open("rb") as log:
-            log.seek(self._log_start)
-            text = log.read().decode("utf-8", "replace")
-        return "\n".join(text.splitlines()[-lines:])
+        return tail(self._log, self._log_start, lines)
 
     def remove(self) -> None:
         """Remove the directory. The server must be down."""

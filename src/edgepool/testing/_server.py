@@ -20,13 +20,14 @@ from typing import Final, Literal
 
 from edgepool.testing._address import HOST, conninfo, release_port, reserve_port
 from edgepool.testing._binaries import find_bin_dir
-from edgepool.testing._cluster import Cluster, PostgresServerError
+from edgepool.testing._cluster import Cluster
 from edgepool.testing._processes import (
     GLANCE,
     living_children,
     plain_environment,
     wait_until_suspended,
 )
+from edgepool.testing._template import SUPERUSER, PostgresServerError, template_for
 
 # Chosen by us: a test that changed them would lose its own server.
 RESERVED: Final = ("listen_addresses", "port", "unix_socket_directories")
@@ -59,7 +60,7 @@ class PostgresServer:
     """
 
     host: Final = HOST
-    user: Final = "postgres"
+    user: Final = SUPERUSER
     dbname: Final = "postgres"
 
     def __init__(
@@ -184,10 +185,12 @@ class PostgresServer:
             self._launch(self._made_cluster(), self._port, timeout)
             return
 
+        # First: what is registered first is cleaned up last.
+        template = template_for(self._bin_dir)
+        atexit.register(self.close)
         try:
-            atexit.register(self.close)
-            self._cluster = Cluster(self._bin_dir)
-            self._cluster.initialise(self.user, self._hba)
+            self._cluster = Cluster(template)
+            self._cluster.fill(self._hba)
             self._launch_somewhere(self._cluster, timeout)
         except BaseException:
             self.close()
