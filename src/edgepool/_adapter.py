@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
 
 
 class Adapter(Protocol[T]):
@@ -64,21 +65,21 @@ class AsyncAdapter(Protocol[T]):
         ...
 
 
-class Watchful(Protocol[T]):
+class Watchful(Protocol[T_contra]):
     """Two optional methods of either adapter. The pool looks for them by name.
 
     Together they are what lets a pool promise that nothing dead is served and that
     deadlines hold, for a resource on a network.
     """
 
-    def is_alive(self, resource: T, /) -> bool:
+    def is_alive(self, resource: T_contra, /) -> bool:
         """Tell, without waiting or a round trip, whether the other side has gone.
 
         Called at each borrow of a resource that was idle; about 0.3 µs is fine.
         """
         ...
 
-    def abort(self, resource: T, /) -> None:
+    def abort(self, resource: T_contra, /) -> None:
         """Cut a resource off, though another thread or task may be using it.
 
         Whoever waits for it must get an error soon. The pool closes it afterwards.

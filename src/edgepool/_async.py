@@ -62,6 +62,10 @@ class AsyncPool(Face[T, AsyncAdapter[T]]):
         engine.before_waiting = self._must_be_open
         engine.alarm = self.reconnect_failed
 
+    @property
+    def _driver(self) -> TaskDriver[T]:
+        return self._engine
+
     def borrow(self, timeout: float | None = None) -> AsyncLease[T]:
         """Return a context manager that borrows a resource and returns it at the end.
 

@@ -26,9 +26,9 @@ class TooManyRequests(psycopg_pool.TooManyRequests):
 class PoolTimeout(psycopg_pool.PoolTimeout):
     """No connection became available in time.
 
-    The attributes are the pool's state at that moment, to tell a pool that is too small
-    (`in_use` is the maximum) from a server that does not answer (`opening` is not 0, and
-    `__cause__` is the latest error of a connect).
+    The attributes are the pool's state at that moment. They tell a pool that is too
+    small (`in_use` is the maximum) from a server that does not answer (`opening` is not
+    0, and `__cause__` is the latest error of a connect).
 
     Attributes:
         size: connections that hold a place, in whatever state.
@@ -41,9 +41,7 @@ class PoolTimeout(psycopg_pool.PoolTimeout):
 
     __module__ = "edgepool"
 
-    def __init__(
-        self, message: str, statistics: PoolStatistics, waited: float
-    ) -> None:
+    def __init__(self, message: str, statistics: PoolStatistics, waited: float) -> None:
         self.size = statistics.size
         self.in_use = statistics.in_use
         self.idle = statistics.idle

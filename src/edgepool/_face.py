@@ -80,7 +80,7 @@ class Face(Generic[T, A]):
 
     _numbers: ClassVar[count[int]] = count(1)
 
-    _engine: Engine[T]
+    _reconnect_failed: Any
 
     def __init__(
         self,
@@ -129,18 +129,23 @@ class Face(Generic[T, A]):
         if open:
             self._open()
 
+    @property
+    def _driver(self) -> Engine[T]:
+        """The engine, as far as this part needs it."""
+        raise NotImplementedError
+
     def _start_engine(self, name: str, core: PoolCore[T], adapter: A) -> None:
         """Make the driver. Each facade has its own."""
         raise NotImplementedError
 
     def _open(self) -> None:
-        if not self._engine.core.open:
-            self._engine.start()
+        if not self._driver.core.open:
+            self._driver.start()
             log.info("%s: open", self.name)
 
     def _must_be_open(self) -> None:
         """Open a lazy pool at its first use; refuse a pool that is not open."""
-        core = self._engine.core
+        core = self._driver.core
         if core.open:
             return
         if not core.fresh:
@@ -150,8 +155,8 @@ class Face(Generic[T, A]):
         self._open()
 
     def _configure_core(self, **changes: Any) -> None:
-        core = self._engine.core
-        self._engine.tell(core.configure, replace(core.settings, **changes))
+        core = self._driver.core
+        self._driver.tell(core.configure, replace(core.settings, **changes))
 
     def _sizes(self, min_size: int, max_size: int | None) -> tuple[int, int]:
         """Give the sizes that are meant; validation is the settings' business."""
@@ -160,17 +165,15 @@ class Face(Generic[T, A]):
     def _resize(self, min_size: int, max_size: int | None) -> None:
         min_size, max_size = self._sizes(min_size, max_size)
         self._configure_core(min_size=min_size, max_size=max_size)
-        log.info("%s: resized to min_size=%d, max_size=%d", self.name, min_size, max_size)
+        log.info(
+            "%s: resized to min_size=%d, max_size=%d", self.name, min_size, max_size
+        )
 
-    def _not_ready(
-        self, waiter: Waiter[T], timeout: float, waited: float
-    ) -> Exception:
+    def _not_ready(self, waiter: Waiter[T], timeout: float, waited: float) -> Exception:
         """Make the error of `wait`."""
         statistics = self.statistics()
         if waiter.refusal is not Refusal.TIMEOUT:
-            return refused(
-                waiter.refusal, self.name, statistics, waited, waiter.cause
-            )
+            return refused(waiter.refusal, self.name, statistics, waited, waiter.cause)
         error = PoolTimeout(
             f"pool initialization incomplete after {timeout} sec", statistics, waited
         )
@@ -180,31 +183,31 @@ class Face(Generic[T, A]):
     @property
     def name(self) -> str:
         """The pool's name: in log lines, errors and statistics."""
-        return self._engine.name
+        return self._driver.name
 
     @name.setter
     def name(self, value: str) -> None:
-        self._engine.name = value
+        self._driver.name = value
 
     @property
     def closed(self) -> bool:
         """True if the pool is not open: not yet, or no more."""
-        return not self._engine.core.open
+        return not self._driver.core.open
 
     @property
     def min_size(self) -> int:
         """How many connections the pool keeps open; see `resize`."""
-        return self._engine.core.settings.min_size
+        return self._driver.core.settings.min_size
 
     @property
     def max_size(self) -> int:
         """How many connections the pool has at most; see `resize`."""
-        return self._engine.core.settings.max_size
+        return self._driver.core.settings.max_size
 
     @property
     def timeout(self) -> float:
         """How long a borrow may take by default, in seconds."""
-        return self._engine.core.settings.timeout
+        return self._driver.core.settings.timeout
 
     @timeout.setter
     def timeout(self, value: float) -> None:
@@ -213,7 +216,7 @@ class Face(Generic[T, A]):
     @property
     def max_waiting(self) -> int:
         """How many may wait at the same time; 0 is no limit."""
-        return self._engine.core.settings.max_waiting
+        return self._driver.core.settings.max_waiting
 
     @max_waiting.setter
     def max_waiting(self, value: int) -> None:
@@ -222,7 +225,7 @@ class Face(Generic[T, A]):
     @property
     def max_lifetime(self) -> float:
         """The age at which a connection is replaced, in seconds."""
-        return self._engine.core.settings.max_lifetime
+        return self._driver.core.settings.max_lifetime
 
     @max_lifetime.setter
     def max_lifetime(self, value: float) -> None:
@@ -231,7 +234,7 @@ class Face(Generic[T, A]):
     @property
     def max_idle(self) -> float:
         """How long a connection beyond min_size may stay unused, in seconds."""
-        return self._engine.core.settings.max_idle
+        return self._driver.core.settings.max_idle
 
     @max_idle.setter
     def max_idle(self, value: float) -> None:
@@ -240,7 +243,7 @@ class Face(Generic[T, A]):
     @property
     def max_connecting(self) -> int:
         """How many connections are opened at the same time, at most."""
-        return self._engine.core.settings.max_connecting
+        return self._driver.core.settings.max_connecting
 
     @max_connecting.setter
     def max_connecting(self, value: int) -> None:
@@ -249,12 +252,12 @@ class Face(Generic[T, A]):
     @property
     def check_after(self) -> float:
         """How long a connection counts as alive without a check, in seconds."""
-        return self._engine.core.settings.check_after
+        return self._driver.core.settings.check_after
 
     @property
     def reconnect_timeout(self) -> float:
-        """How long connecting may fail before `reconnect_failed` is called, in seconds."""
-        return self._engine.core.settings.reconnect_timeout
+        """How long connecting may fail, in seconds, before `reconnect_failed`."""
+        return self._driver.core.settings.reconnect_timeout
 
     @reconnect_timeout.setter
     def reconnect_timeout(self, value: float) -> None:
@@ -262,7 +265,7 @@ class Face(Generic[T, A]):
 
     def statistics(self) -> PoolStatistics:
         """Return a snapshot of the pool."""
-        return self._engine.statistics()
+        return self._driver.statistics()
 
     def __repr__(self) -> str:
         s = self.statistics()

@@ -1,8 +1,8 @@
 """The sequences of I/O around the core's decisions, written once for both drivers.
 
-Plain `async def` that imports neither asyncio nor threading. In asyncio they are awaited
-as usual. In threads every awaitable in them blocks instead of suspending, so that
-`run` brings a flow to its end in one step (the trick is gel's blocking client's).
+Plain `async def` that imports neither asyncio nor threading. In asyncio they are
+awaited as usual. In threads every awaitable in them blocks instead of suspending, so
+that `run` brings a flow to its end in one step (the trick is gel's blocking client's).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ P = ParamSpec("P")
 connect_log = logging.getLogger("edgepool.connect")
 retire_log = logging.getLogger("edgepool.retire")
 
-# Bugs in the user's callables: waiting does not mend them. Not ValueError, which is also
-# what a token service's garbled answer raises, and not OSError.
+# Bugs in the user's callables: waiting does not mend them. Not ValueError, which is
+# also what a token service's garbled answer raises, and not OSError.
 PROGRAMMING_ERRORS = (
     AssertionError,
     AttributeError,
@@ -45,10 +45,14 @@ class Driver(Protocol[T]):
 
     name: str
     core: PoolCore[T]
-    adapter: AsyncAdapter[T]
     is_alive: Callable[[T], bool]
     clock: Callable[[], float]
     before_waiting: Callable[[], None]
+
+    @property
+    def adapter(self) -> AsyncAdapter[T]:
+        """How to handle the resources."""
+        ...
 
     def tell(
         self, event: Callable[Concatenate[float, P], R], *args: P.args, **kw: P.kwargs
@@ -63,7 +67,7 @@ class Driver(Protocol[T]):
     async def bounded(
         self, work: Coroutine[Any, Any, R], resource: T, deadline: float
     ) -> R:
-        """Await I/O on a resource; after the deadline give the resource up and raise."""
+        """Await I/O on a resource; at the deadline give the resource up and raise."""
         ...
 
     async def sound(self) -> None:
@@ -100,9 +104,9 @@ async def borrow(
             retire_log.info("%s: found a connection closed by the server", driver.name)
             _sweep(driver, driver.tell(core.lost, entry))
             following = core.borrow(now)
-        elif not core.examine(now, entry):
-            break
-        elif await _passes_check(driver, now, entry, deadline):
+        elif not core.examine(now, entry) or await _passes_check(
+            driver, now, entry, deadline
+        ):
             break
         else:
             _sweep(driver, driver.tell(core.lost, entry))

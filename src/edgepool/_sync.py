@@ -56,6 +56,10 @@ class Pool(Face[T, Adapter[T]]):
         engine.before_waiting = self._must_be_open
         engine.alarm = self.reconnect_failed
 
+    @property
+    def _driver(self) -> ThreadDriver[T]:
+        return self._engine
+
     def borrow(self, timeout: float | None = None) -> Lease[T]:
         """Return a context manager that borrows a resource and returns it at the end.
 

@@ -1,6 +1,6 @@
 """Every decision of the pool, and no effect.
 
-Nothing in this package waits, connects, logs, reads a clock, rolls dice or takes a lock.
+Nothing in here waits, connects, logs, reads a clock, rolls dice or takes a lock.
 `PoolCore` is told facts, each with the time at which it happened, and leaves behind
 what is to be done about them: commands for I/O, and waiters who have an answer.
 """

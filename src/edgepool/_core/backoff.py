@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# The first retries come quickly: a restarting server refuses for a fraction of a second.
+# The first retries come quickly: a server that restarts refuses for less than a second.
 FLOOR = 0.010
 # From then on the delay is a share of the outage's age. That is exponential backoff by
 # another name (each try makes the age, and so the delay, 1/20 longer), and it states

@@ -59,6 +59,4 @@ class Alarm:
     __slots__ = ()
 
 
-Command: TypeAlias = (
-    Connect[T] | Check[T] | Reset[T] | Close[T] | Abort[T] | Alarm
-)
+Command: TypeAlias = Connect[T] | Check[T] | Reset[T] | Close[T] | Abort[T] | Alarm

@@ -1,4 +1,4 @@
-"""The nouns: a place in the pool, somebody in the queue, and the words for their fates."""
+"""The nouns: a place in the pool, somebody in the queue, and words for their fates."""
 
 from __future__ import annotations
 

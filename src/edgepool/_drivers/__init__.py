@@ -1,1 +1,1 @@
-"""How to wait, to work in the background and to keep time; nothing of what to decide."""
+"""How to wait, to work in the background, and to keep time; not what to decide."""

@@ -51,14 +51,14 @@ class TaskDriver(Generic[T]):
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
 
-    # --- borrow and return ------------------------------------------------------------
+    # --- borrow and return --------------------------------------------------------
     #
     # The leases call the core's hot pair themselves: one call less each.
 
     async def settle(
         self, entry: Entry[T] | None, now: float, timeout: float | None
     ) -> Entry[T]:
-        """Finish a borrow: wait if there is no entry, and make sure that it is alive."""
+        """Finish a borrow: wait if there is no entry; make sure that it is alive."""
         if entry is not None and now < entry.expires_at:
             check_due = self.core.examine(now, entry)
             if not check_due and self.is_alive(entry.resource):
@@ -88,7 +88,7 @@ class TaskDriver(Generic[T]):
         """Take a snapshot."""
         return self.core.statistics()
 
-    # --- what flows need ----------------------------------------------------------------
+    # --- what flows need ----------------------------------------------------------
 
     def tell(
         self, event: Callable[Concatenate[float, P], R], *args: P.args, **kw: P.kwargs
@@ -153,7 +153,7 @@ class TaskDriver(Generic[T]):
         """Run the user's `reconnect_failed`."""
         await self.alarm()
 
-    # --- effects ------------------------------------------------------------------------
+    # --- effects ------------------------------------------------------------------
 
     @property
     def _running(self) -> asyncio.AbstractEventLoop:

@@ -78,14 +78,14 @@ class ThreadDriver(Generic[T]):
         self._mutex = allocate_lock()
         self._timer: Deadline[Callable[[], object]] | None = None
 
-    # --- borrow and return ------------------------------------------------------------
+    # --- borrow and return --------------------------------------------------------
     #
     # The leases call the core's hot pair themselves; it needs no lock.
 
     def settle(
         self, entry: Entry[T] | None, now: float, timeout: float | None
     ) -> Entry[T]:
-        """Finish a borrow: wait if there is no entry, and make sure that it is alive."""
+        """Finish a borrow: wait if there is no entry; make sure that it is alive."""
         if entry is not None and now < entry.expires_at:
             check_due = self.core.examine(now, entry)
             if not check_due and self.is_alive(entry.resource):
@@ -115,7 +115,7 @@ class ThreadDriver(Generic[T]):
         with self._mutex:
             return self.core.statistics()
 
-    # --- what flows need ----------------------------------------------------------------
+    # --- what flows need ----------------------------------------------------------
 
     def tell(
         self, event: Callable[Concatenate[float, P], R], *args: P.args, **kw: P.kwargs
@@ -185,7 +185,7 @@ class ThreadDriver(Generic[T]):
         """Run the user's `reconnect_failed`."""
         self.alarm()
 
-    # --- effects ------------------------------------------------------------------------
+    # --- effects ------------------------------------------------------------------
 
     def _start(self, command: Command[T]) -> None:
         if isinstance(command, Abort):

@@ -1,7 +1,10 @@
 """The pools for psycopg connections: psycopg_pool's face, edgepool's engine."""
 
-from ._async_pool import AsyncConnectionLease, AsyncConnectionPool
-from ._async_pool import AsyncNullConnectionPool
+from ._async_pool import (
+    AsyncConnectionLease,
+    AsyncConnectionPool,
+    AsyncNullConnectionPool,
+)
 from ._pool import ConnectionLease, ConnectionPool, NullConnectionPool
 
 __all__ = [

@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -49,8 +49,13 @@ READS = 4
 ASK_AGAIN = 5.0
 
 # Arguments of `connect` that psycopg keeps from libpq.
-NOT_LIBPQ = {"autocommit", "context", "cursor_factory", "prepare_threshold"}
-NOT_LIBPQ |= {"row_factory"}
+NOT_LIBPQ = (
+    "autocommit",
+    "context",
+    "cursor_factory",
+    "prepare_threshold",
+    "row_factory",
+)
 
 
 class _Common(Generic[C]):
@@ -125,7 +130,8 @@ class _Common(Generic[C]):
         that libpq is working on.
         """
         with suppress(OSError, psycopg.Error):
-            with socket.socket(fileno=os.dup(conn.pgconn.socket)) as twin:
+            twin = socket.socket(fileno=os.dup(conn.pgconn.socket))
+            with twin:
                 twin.shutdown(socket.SHUT_RDWR)
 
     def _welcome(self, conn: C) -> None:
@@ -182,9 +188,8 @@ class ConnectionAdapter(_Common[CT]):
 
     def connect(self) -> CT:
         """Open a connection and configure it."""
-        conninfo, kwargs = self.conninfo, self.kwargs
-        conninfo = (conninfo() if callable(conninfo) else conninfo) or ""
-        kwargs = (kwargs() if callable(kwargs) else kwargs) or {}
+        conninfo: str = _resolved(self.conninfo) or ""
+        kwargs: dict[str, Any] = _resolved(self.kwargs) or {}
         try:
             conn: CT = self.connection_class.connect(conninfo, **kwargs)
         except psycopg.Error as error:
@@ -240,8 +245,8 @@ class AsyncConnectionAdapter(_Common[ACT]):
 
     async def connect(self) -> ACT:
         """Open a connection and configure it."""
-        conninfo = await _resolved(self.conninfo) or ""
-        kwargs = await _resolved(self.kwargs) or {}
+        conninfo: str = await _awaited(_resolved(self.conninfo)) or ""
+        kwargs: dict[str, Any] = await _awaited(_resolved(self.kwargs)) or {}
         try:
             conn: ACT = await self.connection_class.connect(conninfo, **kwargs)
         except psycopg.Error as error:
@@ -292,8 +297,11 @@ class AsyncConnectionAdapter(_Common[ACT]):
         await conn.close()
 
 
-async def _resolved(value: Any | Callable[[], Any | Awaitable[Any]]) -> Any:
-    """Return a value, or what a function or coroutine function gives."""
-    if callable(value):
-        value = value()
+def _resolved(value: Any) -> Any:
+    """Return a value, or what a function gives."""
+    return value() if callable(value) else value
+
+
+async def _awaited(value: Any) -> Any:
+    """Return a value, or what awaiting it gives."""
     return await value if isawaitable(value) else value

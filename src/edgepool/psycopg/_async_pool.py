@@ -1,6 +1,10 @@
 """AsyncConnectionPool and AsyncNullConnectionPool: psycopg_pool's, for asyncio."""
 
+# Private by name, but psycopg's contract with a pool, and the leases' with theirs:
 # pyright: reportPrivateUsage=false
+# pyright: reportUnknownArgumentType=false
+# `connection` returns another context manager than psycopg_pool's:
+# pyright: reportIncompatibleMethodOverride=false
 
 from __future__ import annotations
 
@@ -13,12 +17,17 @@ from typing import Generic, cast
 import psycopg_pool
 from psycopg import AsyncConnection
 from psycopg.pq import TransactionStatus
-from psycopg_pool.abc import ACT, AsyncConnectFailedCB, AsyncConnectionCB
-from psycopg_pool.abc import AsyncConninfoParam, AsyncKwargsParam
+from psycopg_pool.abc import (
+    ACT,
+    AsyncConnectFailedCB,
+    AsyncConnectionCB,
+    AsyncConninfoParam,
+    AsyncKwargsParam,
+)
 
 from .._adapter import AsyncAdapter
-from .._core import Entry
 from .._async import AsyncPool
+from .._core import Entry
 from ._adapter import AsyncConnectionAdapter
 from ._face import NullFace, PsycopgFace, own_engine
 
@@ -61,19 +70,21 @@ class AsyncConnectionLease(Generic[ACT]):
             raise pool._not_lent(conn)
         # On an idle connection psycopg's exit would only commit nothing, for 1 µs.
         if conn.pgconn.transaction_status == IDLE and conn._pipeline is None:
-            pool._give(conn, entry, pool._returns_clean)
+            pool._give(conn, pool._returns_clean)
             return
         if conn._pool is not pool:
             raise pool._not_lent(conn)
         try:
             await conn.__aexit__(exc_type, exc_val, exc_tb)
         finally:
-            pool._give(conn, entry, clean=False)
+            pool._give(conn, clean=False)
 
 
 @own_engine
 class AsyncConnectionPool(
-    PsycopgFace[ACT, AsyncAdapter[ACT]], AsyncPool[ACT], psycopg_pool.AsyncConnectionPool[ACT]
+    PsycopgFace[ACT, AsyncAdapter[ACT]],
+    AsyncPool[ACT],
+    psycopg_pool.AsyncConnectionPool[ACT],
 ):
     """A pool of psycopg connections, for the tasks of one event loop.
 
@@ -125,7 +136,7 @@ class AsyncConnectionPool(
         self,
         conninfo: AsyncConninfoParam = "",
         *,
-        connection_class: type[ACT] = cast("type[ACT]", AsyncConnection),
+        connection_class: type[ACT] = cast("type[ACT]", AsyncConnection),  # noqa: B008
         kwargs: AsyncKwargsParam | None = None,
         min_size: int = 4,
         max_size: int | None = None,
@@ -222,18 +233,14 @@ class AsyncConnectionPool(
         Raises:
             ValueError: it is not lent by this pool; says where it was returned.
         """
-        try:
-            entry: Entry[ACT] = conn._edgepool_entry  # type: ignore[attr-defined]
-            lent = conn._pool is self
-        except AttributeError:
-            lent = False
-        if not lent:
-            raise self._not_lent(conn)
         idle = conn.pgconn.transaction_status == IDLE and conn._pipeline is None
-        self._give(conn, entry, idle and self._returns_clean)
+        self._give(conn, idle and self._returns_clean)
 
-    def _give(self, conn: ACT, entry: Entry[ACT], clean: bool) -> None:
+    def _give(self, conn: ACT, clean: bool) -> None:
         try:
+            if conn._pool is not self:
+                raise AttributeError
+            entry: Entry[ACT] = conn._edgepool_entry  # type: ignore[attr-defined]
             # Of two who return it at the same time, one can delete the attribute.
             del conn._edgepool_entry  # type: ignore[attr-defined]
         except AttributeError:
@@ -267,7 +274,9 @@ class AsyncConnectionPool(
 
 @own_engine
 class AsyncNullConnectionPool(
-    NullFace[ACT, AsyncAdapter[ACT]], AsyncConnectionPool[ACT], psycopg_pool.AsyncNullConnectionPool[ACT]
+    NullFace[ACT, AsyncAdapter[ACT]],
+    AsyncConnectionPool[ACT],
+    psycopg_pool.AsyncNullConnectionPool[ACT],
 ):
     """A pool that keeps no connection: for use in front of an external pooler.
 
@@ -282,7 +291,7 @@ class AsyncNullConnectionPool(
         self,
         conninfo: AsyncConninfoParam = "",
         *,
-        connection_class: type[ACT] = cast("type[ACT]", AsyncConnection),
+        connection_class: type[ACT] = cast("type[ACT]", AsyncConnection),  # noqa: B008
         kwargs: AsyncKwargsParam | None = None,
         min_size: int = 0,
         max_size: int | None = None,
@@ -326,7 +335,7 @@ class AsyncNullConnectionPool(
         )
 
     async def wait(self, timeout: float = 30.0) -> None:
-        """Open a connection, to see that it can be done; see `AsyncConnectionPool.wait`."""
+        """Open a connection, to see that it works; see `AsyncConnectionPool.wait`."""
         self._must_be_open()
         try:
             async with self.connection(timeout):

@@ -27,13 +27,24 @@ MAX_CONNECTING = 10
 UNLIMITED = sys.maxsize
 
 
+# What libraries and tests read of psycopg_pool's insides, though it is private.
+READ_BY_OTHERS: dict[str, Callable[[Any], object]] = {
+    "_closed": lambda pool: pool.closed,
+    "_nconns": lambda pool: pool._engine.statistics().size,
+    "_pool": lambda pool: [e.resource for e in pool._engine.core.idle_entries()],
+    "_waiting": lambda pool: pool._engine.core.waiters(),
+}
+
+
 def own_engine(cls: Cls) -> Cls:
     """Replace each method that a class would inherit from psycopg_pool.
 
-    Being a psycopg_pool class is for `isinstance` and for type checkers; its engine must
-    never run beside ours. What a pool does not override itself is internal to that
+    Being a psycopg_pool class is for `isinstance` and for type checkers; its engine
+    must never run beside ours. What a pool does not override itself is internal to that
     engine, and says so when it is called.
     """
+    for name, read in READ_BY_OTHERS.items():
+        setattr(cls, name, property(read))
     callables = (property, staticmethod, classmethod, type(own_engine))
     for base in cls.__mro__:
         if base.__module__.split(".")[0] != "psycopg_pool":
@@ -64,6 +75,7 @@ class PsycopgFace(Face[C, A]):
     close_returns: bool
 
     _adapter: _Common[C]
+    _check: Any  # Django's own tests read it
     _keep_idle = True
 
     def _set_up_psycopg(
@@ -119,11 +131,11 @@ class PsycopgFace(Face[C, A]):
         self._adapter.pool = ref(self)
         self._set_up(adapter, settings, open, name, reconnect_failed)
 
-    # --- what connects ------------------------------------------------------------------
+    # --- what connects ------------------------------------------------------------
 
     @property
     def conninfo(self) -> Any:
-        """The connection string, or what gives it; used for each connect from now on."""
+        """The connection string, or what gives it; used from now on."""
         return self._adapter.conninfo
 
     @conninfo.setter
@@ -148,7 +160,7 @@ class PsycopgFace(Face[C, A]):
     def connection_class(self, value: type[C]) -> None:
         self._adapter.connection_class = value
 
-    # --- returning ----------------------------------------------------------------------
+    # --- returning ----------------------------------------------------------------
 
     def _not_lent(self, conn: C) -> ValueError:
         """Make the error for a connection that cannot be returned to this pool."""
@@ -163,14 +175,14 @@ class PsycopgFace(Face[C, A]):
             f"can't return connection to pool {self.name!r}, {why}: {conn}"
         )
 
-    # --- statistics -----------------------------------------------------------------------
+    # --- statistics ---------------------------------------------------------------
 
     def get_stats(self) -> dict[str, int]:
         """Return psycopg_pool's numbers: gauges, and counters that are not 0.
 
         Times are in milliseconds. `statistics` has more, and in seconds.
         """
-        s = self._engine.statistics()
+        s = self._driver.statistics()
         stats: dict[str, int] = {}
         for key, value in _counters(s).items():
             if count := int(value - self._popped.get(key, 0)):
@@ -188,24 +200,6 @@ class PsycopgFace(Face[C, A]):
         for key, value in stats.items():
             self._popped[key] = self._popped.get(key, 0) + value
         return stats
-
-    # --- what others read of psycopg_pool's insides ---------------------------------------
-
-    @property
-    def _closed(self) -> bool:
-        return self.closed
-
-    @property
-    def _nconns(self) -> int:
-        return self._engine.statistics().size
-
-    @property
-    def _pool(self) -> list[C]:
-        return [entry.resource for entry in self._engine.core.idle_entries()]
-
-    @property
-    def _waiting(self) -> list[object]:
-        return self._engine.core.waiters()
 
 
 class NullFace(PsycopgFace[C, A]):

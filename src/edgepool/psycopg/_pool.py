@@ -1,6 +1,10 @@
 """ConnectionPool and NullConnectionPool: psycopg_pool's, for threads."""
 
+# Private by name, but psycopg's contract with a pool, and the leases' with theirs:
 # pyright: reportPrivateUsage=false
+# pyright: reportUnknownArgumentType=false
+# `connection` returns another context manager than psycopg_pool's:
+# pyright: reportIncompatibleMethodOverride=false
 
 from __future__ import annotations
 
@@ -13,8 +17,13 @@ from typing import Generic, cast
 import psycopg_pool
 from psycopg import Connection
 from psycopg.pq import TransactionStatus
-from psycopg_pool.abc import CT, ConnectFailedCB, ConnectionCB, ConninfoParam
-from psycopg_pool.abc import KwargsParam
+from psycopg_pool.abc import (
+    CT,
+    ConnectFailedCB,
+    ConnectionCB,
+    ConninfoParam,
+    KwargsParam,
+)
 
 from .._adapter import Adapter
 from .._core import Entry
@@ -61,14 +70,14 @@ class ConnectionLease(Generic[CT]):
             raise pool._not_lent(conn)
         # On an idle connection psycopg's exit would only commit nothing, for 1 µs.
         if conn.pgconn.transaction_status == IDLE and conn._pipeline is None:
-            pool._give(conn, entry, pool._returns_clean)
+            pool._give(conn, pool._returns_clean)
             return
         if conn._pool is not pool:
             raise pool._not_lent(conn)
         try:
             conn.__exit__(exc_type, exc_val, exc_tb)
         finally:
-            pool._give(conn, entry, clean=False)
+            pool._give(conn, clean=False)
 
 
 @own_engine
@@ -122,7 +131,7 @@ class ConnectionPool(
         self,
         conninfo: ConninfoParam = "",
         *,
-        connection_class: type[CT] = cast("type[CT]", Connection),
+        connection_class: type[CT] = cast("type[CT]", Connection),  # noqa: B008
         kwargs: KwargsParam | None = None,
         min_size: int = 4,
         max_size: int | None = None,
@@ -212,18 +221,14 @@ class ConnectionPool(
         Raises:
             ValueError: it is not lent by this pool; says where it was returned.
         """
-        try:
-            entry: Entry[CT] = conn._edgepool_entry  # type: ignore[attr-defined]
-            lent = conn._pool is self
-        except AttributeError:
-            lent = False
-        if not lent:
-            raise self._not_lent(conn)
         idle = conn.pgconn.transaction_status == IDLE and conn._pipeline is None
-        self._give(conn, entry, idle and self._returns_clean)
+        self._give(conn, idle and self._returns_clean)
 
-    def _give(self, conn: CT, entry: Entry[CT], clean: bool) -> None:
+    def _give(self, conn: CT, clean: bool) -> None:
         try:
+            if conn._pool is not self:
+                raise AttributeError
+            entry: Entry[CT] = conn._edgepool_entry  # type: ignore[attr-defined]
             # Of two who return it at the same time, one can delete the attribute.
             del conn._edgepool_entry  # type: ignore[attr-defined]
         except AttributeError:
@@ -272,7 +277,7 @@ class NullConnectionPool(
         self,
         conninfo: ConninfoParam = "",
         *,
-        connection_class: type[CT] = cast("type[CT]", Connection),
+        connection_class: type[CT] = cast("type[CT]", Connection),  # noqa: B008
         kwargs: KwargsParam | None = None,
         min_size: int = 0,
         max_size: int | None = None,

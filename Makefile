@@ -1,0 +1,123 @@
+# Everything starts here, on a machine that has make and Python 3.10 or newer:
+# `make` lists what there is. Each target makes the environment it needs, once.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# These tests run on every CPython found here, the rest on the environment's own.
+EVERYWHERE := tests/core tests/everywhere
+VERSIONS := 3.10 3.11 3.12 3.13 3.14
+VENVS := .venvs
+
+# What is formatted and linted.
+SOURCES := $(wildcard src tests examples benchmarks docs)
+
+# Public modules whose types are complete down to what they refer to: no type checker
+# has to infer anything.
+VERIFIED := edgepool.testing
+
+# All of these write to the same environment.
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: $(VENV)/.demo ## See 200 threads and 1,000 tasks share ten connections
+	$(BIN)/python examples/demo.py
+
+.PHONY: test
+test: test-here test-everywhere ## Run all tests, and the core's on every Python found
+
+.PHONY: test-here
+test-here: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+.PHONY: lint
+lint: $(VENV)/.lint ## Check format and lint
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+
+.PHONY: format
+format: $(VENV)/.lint ## Reformat, and mend what can be mended without thinking
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+# It asks the package index whether a newer pyright exists, unless told not to.
+.PHONY: types
+types: export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+types: $(VENV)/.types ## Check types with mypy and pyright, strictly
+	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	for module in $(VERIFIED); do \
+	  PYTHONPATH=src $(BIN)/pyright --pythonpath $(BIN)/python \
+	    --ignoreexternal --verifytypes $$module || exit; \
+	done
+
+.PHONY: bench
+bench: $(VENV)/.bench ## Measure edgepool beside the other pools
+	$(BIN)/python -m benchmarks
+
+.PHONY: clean
+clean: ## Remove environments, caches and builds
+	rm -rf $(VENV) $(VENVS) build dist
+	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +
+
+# The environment. A stamp says that its group is installed as pyproject.toml has it.
+
+$(VENV)/.pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "edgepool needs Python 3.10 or newer, and $(PYTHON) is not:" \
+	    "say which is, as in 'make PYTHON=python3.12'"; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1' # the first with --group
+	@touch $@
+
+$(VENV)/.demo $(VENV)/.test $(VENV)/.lint $(VENV)/.types $(VENV)/.bench: \
+$(VENV)/.%: $(VENV)/.pip pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable . --group $*
+	@touch $@
+
+# The other Pythons. A candidate must start to count: pyenv's shims exist for versions
+# that are not switched on.
+
+CANDIDATES = $$(command -v python$*) \
+  $(wildcard $(HOME)/.pyenv/versions/$*.*/bin/python$*) \
+  $(wildcard $(HOME)/.local/share/uv/python/cpython-$*.*/bin/python$*)
+IS_CPYTHON = import platform, sys; sys.exit(\
+  platform.python_implementation() != "CPython" or sys.version_info[:2] != ($(subst .,$(,) ,$*)))
+, := ,
+
+.PHONY: test-everywhere $(VERSIONS:%=test-%)
+test-everywhere: $(VERSIONS:%=test-%)
+
+$(VERSIONS:%=test-%): test-%: $(VENV)/.test
+	@if $(BIN)/python -c '$(IS_CPYTHON)'; then \
+	  echo "== Python $*: has run all tests"; exit; \
+	fi; \
+	found=; ready=; \
+	if [ $(VENVS)/$*/.core -nt pyproject.toml ]; then ready=$(VENVS)/$*; fi; \
+	for candidate in $(CANDIDATES); do \
+	  if [ -z "$$ready" ] && "$$candidate" -c '$(IS_CPYTHON)' 2>/dev/null; then \
+	    found="$$found $$candidate"; \
+	    if "$$candidate" -m venv --clear $(VENVS)/$*; then ready=$$candidate; fi; \
+	  fi; \
+	done; \
+	if [ -n "$$ready" ]; then \
+	  echo "== Python $*: $$ready"; \
+	  $(MAKE) --no-print-directory $(VENVS)/$*/.core && \
+	  $(VENVS)/$*/bin/python -m pytest -p no:cacheprovider $(EVERYWHERE); \
+	elif [ -n "$$found" ]; then \
+	  echo "== Python $*: NOT TESTED, no virtual environment from$$found"; \
+	else \
+	  echo "== Python $*: not on this machine"; \
+	fi
+
+$(VERSIONS:%=$(VENVS)/%/.core): $(VENVS)/%/.core: pyproject.toml
+	$(VENVS)/$*/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(VENVS)/$*/bin/python -m pip install --quiet --editable . --group core
+	@touch $@
