@@ -1,6 +1,7 @@
 """PoolCore: who owns which connection, and what happens next.
 
-Rule 1: everything that changes the state of an entry or of the queue is in this file.
+Rule 1: what changes who owns a connection is decided in this file. The steps themselves
+are in `ledger` (entries) and `queue` (waiters), which decide nothing.
 Rule 2: record the fact, then plan. `borrow` and `give_back` are hot and O(1); every
 other event records what happened and runs `_plan`, which is idempotent and brings the
 pool towards what the settings and the queue ask for. Nothing else starts a connect.
@@ -10,8 +11,7 @@ takes what is in `wakes` and `commands`. Only the hot pair may run beside anothe
 and beside itself. What makes that right:
 
 - An idle entry belongs to who pops it off the stack, and until he pushes it back. Pops
-  and pushes of a deque are atomic. So events, too, take idle entries out one by one,
-  and expect the stack to change at any time.
+  and pushes of a deque are atomic, and there is no other way to come by an idle entry.
 - A return pushes, *then* looks whether the pool is still calm, and if not, has it look
   again. A waiter ends the calm, *then* looks at the stack. So one sees the other.
 - What is counted at a borrow is counted on the entry, which the borrower owns.
@@ -19,22 +19,22 @@ and beside itself. What makes that right:
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeAlias, TypeVar
 
-from . import backoff
-from .commands import Abort, Alarm, Check, Close, Command, Connect, Reset
+from .commands import Alarm, Command
 from .entry import ALWAYS, NEVER, Entry, Reason, Refusal, State, Waiter
+from .ledger import Ledger
+from .outage import Outage
+from .queue import WaitQueue
 from .settings import Settings
 from .statistics import Counters, PoolStatistics
 
 T = TypeVar("T")
 
-# Module-level names keep the hot calls cheap and the code quiet.
-IDLE, IN_USE, CHECKING = State.IDLE, State.IN_USE, State.CHECKING
-RESETTING, CLOSING, ABORTED = State.RESETTING, State.CLOSING, State.ABORTED
-GONE = State.GONE
+# Module-level names keep the hot calls cheap.
+IDLE, IN_USE = State.IDLE, State.IN_USE
 
 # After these the pool has as many connections as it wants; after the others the place
 # is filled again, though nobody may be asking for it just now.
@@ -65,28 +65,25 @@ class PoolCore(Generic[T]):
         self.commands: list[Command[T]] = []
         # No later than the next moment at which `tick` has something to do.
         self.wake_at = NEVER
-        # The error of the latest connect, while connecting fails.
-        self.last_error: BaseException | None = None
-        self.failing_since: float | None = None
-
         self._jitter = jitter
-        self._counters = Counters()
-        # Every entry that holds a place, so also those being opened and closed: the
-        # server never sees more than max_size. Dicts, not sets: replays are the same.
-        self._entries: dict[Entry[T], None] = {}
-        # Right end warm (borrowed next), left end cold (reaped next).
-        self._idle: deque[Entry[T]] = deque()
-        self._waiters: OrderedDict[Waiter[T], None] = OrderedDict()
-        self._awaiting_ready: dict[Waiter[T], None] = {}
-        self._awaiting_empty: dict[Waiter[T], None] = {}
+        self._counters = counters = Counters()
+        self._ledger = ledger = Ledger[T](self._emit, counters)
+        self._queue = WaitQueue[T](self._wake, counters)
+        self._outage = Outage(jitter)
+        self._pop_idle = ledger.idle.pop
+        self._push_idle = ledger.idle.append
         # Idle clocks of retired connections whose places are to be filled again. A
         # replacement inherits the clock, else max_idle would never see it unused.
         self._vacancies: deque[float] = deque()
-        self._connecting = self._checking = self._resetting = self._closing = 0
-        self._retry_at = self._failed_at = self._alarm_at = ALWAYS
         # True while a clean connection that comes back can only go on the idle stack,
         # and whoever comes can only take one from there.
         self._calm = False
+
+    def _emit(self, command: Command[T]) -> None:
+        self.commands.append(command)
+
+    def _wake(self, waiter: Waiter[T]) -> None:
+        self.wakes.append(waiter)
 
     # --- borrow and return: the hot pair ------------------------------------------
 
@@ -99,7 +96,7 @@ class PoolCore(Generic[T]):
         if not self._calm:
             return None
         try:
-            entry = self._idle.pop()
+            entry = self._pop_idle()
         except IndexError:
             return None
         entry.state = IN_USE
@@ -126,7 +123,7 @@ class PoolCore(Generic[T]):
         entry.usage_time += now - entry.lent_at
         entry.idle_since = entry.proven_at = now
         entry.state = IDLE
-        self._idle.append(entry)
+        self._push_idle(entry)
         # From here on the entry may be somebody else's. A drain shows in its deadline.
         if self._calm and entry.expires_at == expires_at:
             return None
@@ -137,9 +134,8 @@ class PoolCore(Generic[T]):
         if not self._keep(now, entry):
             return
         entry.proven_at = now
-        if self._waiters and self._fits:
-            waiter, _ = self._waiters.popitem(last=False)
-            self._grant(now, waiter, entry)
+        if self._queue and self._fits:
+            self._serve(now, entry)
             self._calm = self._is_calm()
         else:
             self._shelve(entry)
@@ -147,9 +143,9 @@ class PoolCore(Generic[T]):
 
     def look_again(self, now: float, entry: Entry[T]) -> None:
         """See to an entry that was pushed on the stack just when the calm ended."""
-        for idle in self._take_idle():
-            if idle.expires_at > now:
-                self._idle.append(idle)
+        for idle in self._ledger.take_idle():
+            if now < idle.expires_at:
+                self._push_idle(idle)
             else:
                 self._retire(idle, self._why_expired(idle))
         self._plan(now)
@@ -159,10 +155,8 @@ class PoolCore(Generic[T]):
         self._must_be_out(entry)
         if not self._keep(now, entry):
             return
-        if self.settings.keep_idle or self._waiters:
-            entry.state = RESETTING
-            self._resetting += 1
-            self.commands.append(Reset(entry))
+        if self.settings.keep_idle or self._queue:
+            self._ledger.reset(entry)
         else:
             self._retire(entry, Reason.UNPOOLED)
         self._plan(now)
@@ -176,14 +170,14 @@ class PoolCore(Generic[T]):
             self._plan(now)
 
     def _must_be_out(self, entry: Entry[T]) -> None:
-        if entry.state is not IN_USE and entry.state is not ABORTED:
+        if entry.state is not IN_USE and entry.state is not State.ABORTED:
             raise ValueError(f"returned a connection that is {entry.state.value}")
 
     def _keep(self, now: float, entry: Entry[T]) -> bool:
         """Tell whether a returned entry may stay; send away the one that may not."""
         entry.usage_time += now - entry.lent_at
         entry.idle_since = now
-        if self._left(entry):
+        if self._ledger.left(entry):
             return False
         if now < entry.expires_at:
             return True
@@ -220,7 +214,7 @@ class PoolCore(Generic[T]):
     def overdue(self, now: float, entry: Entry[T]) -> None:
         """Retire a borrowed entry that is over its age before anybody used it."""
         entry.borrows -= 1
-        if self._left(entry):
+        if self._ledger.left(entry):
             return
         self._retire(entry, self._why_expired(entry))
         self._plan(now)
@@ -234,7 +228,7 @@ class PoolCore(Generic[T]):
         """
         entry.borrows -= 1
         self._counters.lost += 1
-        if self._left(entry):
+        if self._ledger.left(entry):
             return []
         self._retire(entry, Reason.LOST)
         suspects = self.suspect(now)
@@ -243,11 +237,10 @@ class PoolCore(Generic[T]):
 
     def suspect(self, now: float) -> list[Entry[T]]:
         """Take all idle entries for an examination by the caller, warmest first."""
-        suspects = self._take_idle()[::-1]
+        suspects = self._ledger.take_idle()[::-1]
         for entry in suspects:
-            entry.state = CHECKING
+            self._ledger.suspect(entry)
             entry.proven_at = entry.due_at = ALWAYS
-        self._checking += len(suspects)
         return suspects
 
     def checked(self, now: float, entry: Entry[T], alive: bool, proven: bool) -> None:
@@ -260,9 +253,9 @@ class PoolCore(Generic[T]):
             proven: a check with a round trip has shown that it is alive; otherwise a
                 check stays due.
         """
-        if self._left(entry):
+        if self._ledger.left(entry):
             return
-        self._checking -= 1
+        self._ledger.checking -= 1
         if not alive:
             self._counters.lost += 1
             self._retire(entry, Reason.LOST)
@@ -274,9 +267,9 @@ class PoolCore(Generic[T]):
 
     def was_reset(self, now: float, entry: Entry[T], clean: bool) -> None:
         """Take back an entry after its reset."""
-        if self._left(entry):
+        if self._ledger.left(entry):
             return
-        self._resetting -= 1
+        self._ledger.resetting -= 1
         if clean:
             entry.proven_at = now
             self._restore(entry)
@@ -292,42 +285,9 @@ class PoolCore(Generic[T]):
         else:
             self._retire(entry, self._why_expired(entry))
 
-    # --- the idle stack -----------------------------------------------------------
-
     def _shelve(self, entry: Entry[T]) -> None:
-        """Put an entry on the idle stack: at the cold end if it is the coldest."""
-        entry.state = IDLE
-        coldest = self._coldest()
-        if coldest is not None and entry.idle_since <= coldest.idle_since:
-            self._idle.appendleft(entry)
-        else:
-            self._idle.append(entry)
+        self._ledger.shelve(entry)
         self._wake_by(self._idle_deadline(entry))
-
-    def _coldest(self) -> Entry[T] | None:
-        try:
-            return self._idle[0]
-        except IndexError:
-            return None
-
-    def _pop_warmest(self) -> Entry[T] | None:
-        try:
-            return self._idle.pop()
-        except IndexError:  # a borrower may have been faster
-            return None
-
-    def _pop_coldest(self) -> Entry[T] | None:
-        try:
-            return self._idle.popleft()
-        except IndexError:
-            return None
-
-    def _take_idle(self) -> list[Entry[T]]:
-        """Take all idle entries off the stack, coldest first."""
-        taken: list[Entry[T]] = []
-        while (entry := self._pop_coldest()) is not None:
-            taken.append(entry)
-        return taken
 
     # --- the queue ----------------------------------------------------------------
 
@@ -340,45 +300,29 @@ class PoolCore(Generic[T]):
             again: the caller was served something dead and goes to the head of the
                 queue: it lost its place through no fault of its own.
         """
-        waiter.since = now
         limit = self.settings.max_waiting
         self._calm = False
         if not self.open:
-            self._counters.refused += 1
-            self._refuse(waiter, Refusal.CLOSED)
+            self._queue.refuse(waiter, Refusal.CLOSED, None)
             return
-        self._waiters[waiter] = None
-        if again:
-            self._waiters.move_to_end(waiter, last=False)
-        if self.failing_since is not None:
-            # Whoever arrives asks the server at once (see EAGER).
-            eager = self._failed_at + backoff.EAGER
-            self._retry_at = min(self._retry_at, eager)
+        self._queue.add(now, waiter, first=again)
+        self._outage.hurry()
         self._plan(now)
         if waiter.resolved:
             return
-        if again or not limit or len(self._waiters) <= limit:
+        if not again and limit and len(self._queue) > limit:
+            self._dismiss(now, waiter, Refusal.FULL)
+        elif not again:
             self._counters.queued += 1
-        else:
-            del self._waiters[waiter]
-            self._calm = self._is_calm()
-            self._counters.refused += 1
-            self._refuse(waiter, Refusal.FULL)
 
     def time_out(self, now: float, waiter: Waiter[T]) -> None:
         """Take a waiter out of the queue, in O(1), unless it was just served."""
-        if waiter.resolved:
-            return
-        self._awaiting_ready.pop(waiter, None)
-        self._awaiting_empty.pop(waiter, None)
-        if waiter in self._waiters:
-            del self._waiters[waiter]
-            self._counters.wait_time += now - waiter.since
-            self._counters.refused += 1
-            self._calm = self._is_calm()
-        waiter.resolved = True
-        waiter.refusal = Refusal.TIMEOUT
-        waiter.cause = self.last_error
+        if not waiter.resolved:
+            self._dismiss(now, waiter, Refusal.TIMEOUT)
+
+    def _dismiss(self, now: float, waiter: Waiter[T], why: Refusal) -> None:
+        self._queue.remove(now, waiter, why, self._outage.error)
+        self._calm = self._is_calm()
 
     def abandon(self, now: float, waiter: Waiter[T]) -> None:
         """Forget a waiter that was interrupted.
@@ -390,36 +334,9 @@ class PoolCore(Generic[T]):
             entry, waiter.entry = waiter.entry, None
             self.returned(now, entry)
 
-    def _grant(self, now: float, waiter: Waiter[T], entry: Entry[T]) -> None:
-        entry.state = IN_USE
-        entry.lent_at = now
-        entry.borrows += 1
-        waiter.entry = entry
-        waiter.resolved = True
-        self._counters.wait_time += now - waiter.since
-        self.wakes.append(waiter)
-
-    def _refuse(self, waiter: Waiter[T], refusal: Refusal) -> None:
-        waiter.refusal = refusal
-        waiter.cause = self.last_error
-        waiter.resolved = True
-        self.wakes.append(waiter)
-
-    def _refuse_all(self, now: float, refusal: Refusal) -> None:
-        for waiter in self._waiters:
-            self._counters.wait_time += now - waiter.since
-            self._counters.refused += 1
-            self._refuse(waiter, refusal)
-        self._waiters.clear()
-        for waiter in self._awaiting_ready:
-            self._refuse(waiter, refusal)
-        self._awaiting_ready.clear()
-
-    def _announce(self, waiters: dict[Waiter[T], None]) -> None:
-        for waiter in waiters:
-            waiter.resolved = True
-            self.wakes.append(waiter)
-        waiters.clear()
+    def _serve(self, now: float, entry: Entry[T]) -> None:
+        self._ledger.lend(now, entry)
+        self._queue.serve(now, entry)
 
     # --- connecting and closing ---------------------------------------------------
 
@@ -427,17 +344,16 @@ class PoolCore(Generic[T]):
         """Take in a new connection: for the first waiter, or idle."""
         entry.resource = resource
         self._counters.connect_time += took
-        if self._left(entry):
+        if self._ledger.left(entry):
             return
-        self._connecting -= 1
-        self.failing_since = self.last_error = None
-        self._retry_at = ALWAYS
+        self._ledger.connecting -= 1
+        self._outage.over()
         if entry.expires_at > ALWAYS:  # else it was drained while it connected
             life = self.settings.max_lifetime
             entry.expires_at = now + life * (1.0 - LIFETIME_JITTER * self._jitter())
         self.proven(now, entry)
         self._restore(entry)
-        coldest = self._coldest()
+        coldest = self._ledger.coldest
         if coldest is not None:
             # One more than min_size may make the coldest one reapable.
             self._wake_by(self._idle_deadline(coldest))
@@ -448,58 +364,33 @@ class PoolCore(Generic[T]):
     ) -> None:
         """Record a failed connect: back off, or tell those whom waiting cannot help."""
         self._counters.connect_errors += 1
-        if self._left(entry):
+        if self._ledger.left(entry):
             return
-        self._connecting -= 1
-        self._forget(entry)
-        if not self.open:
-            self._plan(now)
-            return
-        self.last_error = error
-        if self.failing_since is None:
-            self.failing_since = now
-            self._alarm_at = now + self.settings.reconnect_timeout
-        if entry.inherited:
-            self._vacancies.append(entry.idle_since)
-        if permanent and not self._established:
-            # No connection is out that could come back and serve them.
-            self._refuse_all(now, Refusal.FAILED)
-        age, waited = now - self.failing_since, bool(self._waiters)
-        self._failed_at = now
-        self._retry_at = now + backoff.retry_delay(age, waited, self._jitter())
-        if now >= self._alarm_at:
-            self._alarm_at = now + self.settings.reconnect_timeout
-            self.commands.append(Alarm())
+        self._ledger.connecting -= 1
+        self._ledger.forget(entry)
+        if self.open:
+            if entry.inherited:
+                self._vacancies.append(entry.idle_since)
+            waited = bool(self._queue)
+            patience = self.settings.reconnect_timeout
+            if self._outage.failed(now, error, waited, patience):
+                self.commands.append(Alarm())
+            if permanent and not self._ledger.established:
+                # No connection is out that could come back and serve them.
+                self._queue.refuse_all(now, Refusal.FAILED, error)
         self._plan(now)
 
     def was_closed(self, now: float, entry: Entry[T]) -> None:
         """Free the place of a closed entry."""
-        if entry in self._entries:  # else `abort` has freed it already
-            self._closing -= 1
-            self._forget(entry)
+        if entry in self._ledger.entries:  # else `abort` has freed it already
+            self._ledger.closing -= 1
+            self._ledger.forget(entry)
             self._plan(now)
 
     def _retire(self, entry: Entry[T], reason: Reason) -> None:
-        entry.state = CLOSING
-        entry.reason = reason
-        self._closing += 1
-        self.commands.append(Close(entry))
+        self._ledger.retire(entry, reason)
         if self.open and reason not in SHRINKING:
             self._vacancies.append(entry.idle_since)
-
-    def _forget(self, entry: Entry[T]) -> None:
-        entry.state = GONE
-        del self._entries[entry]
-        self._counters.take_over(entry)
-
-    def _left(self, entry: Entry[T]) -> bool:
-        """Tell whether `abort` took this entry out of the pool meanwhile; end it."""
-        if entry in self._entries:
-            return False
-        if entry.state is not GONE and hasattr(entry, "resource"):
-            self.commands.append(Close(entry))
-        entry.state = GONE
-        return True
 
     # --- the pool as a whole ------------------------------------------------------
 
@@ -507,8 +398,7 @@ class PoolCore(Generic[T]):
         """Open the pool, for the first time or again."""
         if not self.open:
             self.open, self.fresh = True, False
-            self.failing_since = self.last_error = None
-            self._retry_at = ALWAYS
+            self._outage.over()
             self._plan(now)
 
     def close(self, now: float) -> None:
@@ -517,31 +407,21 @@ class PoolCore(Generic[T]):
         if self.open:
             self.open = False
             self._vacancies.clear()
-            self._refuse_all(now, Refusal.CLOSED)
+            self._queue.refuse_all(now, Refusal.CLOSED, None)
             self.drain(now)
 
     def drain(self, now: float) -> None:
         """Replace every connection: idle ones now, the others when they come back."""
-        for entry in self._entries:
+        for entry in self._ledger.entries:
             entry.expires_at = ALWAYS
         self._calm = False
-        for entry in self._take_idle():
+        for entry in self._ledger.take_idle():
             self._retire(entry, self._why_expired(entry))
         self._plan(now)
 
     def abort(self, now: float) -> None:
         """Cut off what is left of a closed pool: its borrowers had their time."""
-        for entry in self._entries:
-            self._counters.take_over(entry)
-            if entry.state is CLOSING:
-                entry.state = GONE
-                continue
-            entry.state = ABORTED
-            entry.reason = Reason.CLOSED
-            if hasattr(entry, "resource"):
-                self.commands.append(Abort(entry))
-        self._entries.clear()
-        self._connecting = self._checking = self._resetting = self._closing = 0
+        self._ledger.abort()
         self._plan(now)
 
     def configure(self, now: float, settings: Settings) -> None:
@@ -555,14 +435,14 @@ class PoolCore(Generic[T]):
     def when_ready(self, now: float, waiter: Waiter[T]) -> None:
         """Resolve the waiter when min_size connections are established."""
         if self.open:
-            self._awaiting_ready[waiter] = None
+            self._queue.for_ready[waiter] = None
             self._plan(now)
         else:
-            self._refuse(waiter, Refusal.CLOSED)
+            self._queue.remove(now, waiter, Refusal.CLOSED, None)
 
     def when_empty(self, now: float, waiter: Waiter[T]) -> None:
         """Resolve the waiter when a closed pool holds nothing any more."""
-        self._awaiting_empty[waiter] = None
+        self._queue.for_empty[waiter] = None
         self._plan(now)
 
     def tick(self, now: float) -> None:
@@ -570,9 +450,9 @@ class PoolCore(Generic[T]):
         settings = self.settings
         # Only what is established may be reaped on the grounds that enough remain:
         # a connect that is under way may fail.
-        spare = self._established - settings.min_size
+        spare = self._ledger.established - settings.min_size
         after = settings.check_after
-        for entry in self._take_idle():
+        for entry in self._ledger.take_idle():
             if now >= entry.expires_at:
                 self._retire(entry, self._why_expired(entry))
                 spare -= 1
@@ -580,17 +460,15 @@ class PoolCore(Generic[T]):
                 self._retire(entry, Reason.UNUSED)
                 spare -= 1
             elif 0 < after < NEVER and now >= entry.proven_at + after:
-                entry.state = CHECKING
-                self._checking += 1
-                self.commands.append(Check(entry))
+                self._ledger.check(entry)
             else:
-                self._idle.append(entry)
+                self._push_idle(entry)
         self._vacancies = deque(
             clock for clock in self._vacancies if now < clock + settings.max_idle
         )
         self.wake_at = NEVER
         self._plan(now)
-        for entry in self._entries:
+        for entry in self._ledger.entries:
             if entry.state is IDLE:
                 self._wake_by(self._idle_deadline(entry))
             elif now < entry.expires_at:
@@ -602,46 +480,43 @@ class PoolCore(Generic[T]):
 
     def _plan(self, now: float) -> None:
         """Bring the pool towards what the settings and the queue ask for."""
-        while not self._fits and (entry := self._pop_coldest()) is not None:
+        ledger, queue = self._ledger, self._queue
+        while not self._fits and (entry := ledger.pop_coldest()) is not None:
             self._retire(entry, Reason.SURPLUS)
-        while self._waiters and (entry := self._pop_warmest()) is not None:
-            waiter, _ = self._waiters.popitem(last=False)
-            self._grant(now, waiter, entry)
+        while queue and (entry := ledger.pop_warmest()) is not None:
+            self._serve(now, entry)
         if not (self.open and self.settings.keep_idle):
             reason = Reason.UNPOOLED if self.open else Reason.CLOSED
-            for entry in self._take_idle():
+            for entry in ledger.take_idle():
                 self._retire(entry, reason)
         if self.open:
             self._grow(now)
-        if self._established >= self.settings.min_size:
-            self._announce(self._awaiting_ready)
-        if not (self.open or self._entries):
-            self._announce(self._awaiting_empty)
+        if ledger.established >= self.settings.min_size:
+            queue.announce(queue.for_ready)
+        if not (self.open or ledger.size):
+            queue.announce(queue.for_empty)
         self._calm = self._is_calm()
 
     def _grow(self, now: float) -> None:
-        settings = self.settings
-        while self._vacancies and self._live + len(self._vacancies) > settings.max_size:
-            self._vacancies.popleft()
+        settings, ledger = self.settings, self._ledger
+        vacancies = self._vacancies
+        while vacancies and ledger.live + len(vacancies) > settings.max_size:
+            vacancies.popleft()
         wanted = max(
-            settings.min_size - self._live,
-            len(self._waiters) - self._connecting,
-            len(self._vacancies),
+            settings.min_size - ledger.live,
+            len(self._queue) - ledger.connecting,
+            len(vacancies),
         )
-        room = settings.max_size - len(self._entries)
-        lanes = 1 if self.failing_since is not None else settings.max_connecting
-        starting = min(wanted, room, lanes - self._connecting)
-        if starting > 0 and now < self._retry_at:
-            self._wake_by(self._retry_at)
+        room = settings.max_size - ledger.size
+        lanes = settings.max_connecting if self._outage.since is None else 1
+        starting = min(wanted, room, lanes - ledger.connecting)
+        if starting > 0 and now < self._outage.retry_at:
+            self._wake_by(self._outage.retry_at)
             return
         for _ in range(starting):
-            inherited = bool(self._vacancies)
-            idle_since = self._vacancies.pop() if inherited else now
-            entry = Entry[T](idle_since, inherited)
-            self._entries[entry] = None
-            self._connecting += 1
-            self._counters.connects += 1
-            self.commands.append(Connect(entry))
+            inherited = bool(vacancies)
+            idle_since = vacancies.pop() if inherited else now
+            ledger.connect(idle_since, inherited)
 
     def _idle_deadline(self, entry: Entry[T]) -> float:
         """The first moment at which `tick` may have something to do with this entry."""
@@ -650,7 +525,7 @@ class PoolCore(Generic[T]):
     def _deadline(self, expires_at: float, idle_since: float, proven: float) -> float:
         settings = self.settings
         deadline = expires_at
-        if self._established > settings.min_size:
+        if self._ledger.established > settings.min_size:
             deadline = min(deadline, idle_since + settings.max_idle)
         if 0 < settings.check_after < NEVER:
             deadline = min(deadline, proven + settings.check_after)
@@ -664,52 +539,54 @@ class PoolCore(Generic[T]):
         settings = self.settings
         return (
             self.open
-            and not self._waiters
+            and not self._queue
             and settings.keep_idle
             and settings.max_idle > 0
             and self._fits
         )
 
     @property
-    def _live(self) -> int:
-        return len(self._entries) - self._closing
-
-    @property
-    def _established(self) -> int:
-        return self._live - self._connecting
-
-    @property
     def _fits(self) -> bool:
-        return self._live <= self.settings.max_size
+        return self._ledger.live <= self.settings.max_size
 
     # --- for people ---------------------------------------------------------------
 
+    @property
+    def failing_since(self) -> float | None:
+        """Since when connecting fails; None while it works."""
+        return self._outage.since
+
+    @property
+    def last_error(self) -> BaseException | None:
+        """The error of the latest connect, while connecting fails."""
+        return self._outage.error
+
     def idle_entries(self) -> list[Entry[T]]:
         """Return the idle entries, coldest first."""
-        return list(self._idle)
+        return list(self._ledger.idle)
 
     def waiters(self) -> list[Waiter[T]]:
         """Return those who wait, longest first."""
-        return list(self._waiters)
+        return list(self._queue)
 
     def statistics(self) -> PoolStatistics:
         """Take a snapshot."""
-        c = self._counters
-        idle = len(self._idle)
-        away = self._connecting + self._checking + self._resetting + self._closing
-        borrows = c.borrows + sum(entry.borrows for entry in self._entries)
-        usage_time = c.usage_time + sum(entry.usage_time for entry in self._entries)
+        ledger, c = self._ledger, self._counters
+        idle = len(ledger.idle)
+        away = ledger.checking + ledger.resetting
+        borrows = c.borrows + sum(entry.borrows for entry in ledger.entries)
+        usage_time = c.usage_time + sum(e.usage_time for e in ledger.entries)
         return PoolStatistics(
             min_size=self.settings.min_size,
             max_size=self.settings.max_size,
-            size=len(self._entries),
-            in_use=len(self._entries) - idle - away,
+            size=ledger.size,
+            in_use=ledger.established - idle - away,
             idle=idle,
-            opening=self._connecting,
-            closing=self._closing,
-            checking=self._checking,
-            resetting=self._resetting,
-            waiting=len(self._waiters),
+            opening=ledger.connecting,
+            closing=ledger.closing,
+            checking=ledger.checking,
+            resetting=ledger.resetting,
+            waiting=len(self._queue),
             requests=borrows + c.refused,
             requests_queued=c.queued,
             requests_errors=c.refused,
@@ -720,5 +597,5 @@ class PoolCore(Generic[T]):
             connect_errors=c.connect_errors,
             connect_time=c.connect_time,
             lost=c.lost,
-            failing_since=self.failing_since,
+            failing_since=self._outage.since,
         )

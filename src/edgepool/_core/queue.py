@@ -1,0 +1,93 @@
+"""Who waits for an entry: first come, first served, and gone in O(1).
+
+An OrderedDict, as in trio's ParkingLot: a waiter that gives up leaves at once, wherever
+it stands. (Queues that leave the dead in place count them, and serve them.)
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+from .entry import Entry, Refusal, Waiter
+from .statistics import Counters
+
+T = TypeVar("T")
+
+
+class WaitQueue(Generic[T]):
+    """The waiters of a pool, and how each is resolved exactly once.
+
+    Args:
+        wake: takes those who have an answer.
+        counters: counts them.
+    """
+
+    def __init__(self, wake: Callable[[Waiter[T]], None], counters: Counters) -> None:
+        self._waiters: OrderedDict[Waiter[T], None] = OrderedDict()
+        # Those who wait for the pool to be ready, or to be empty.
+        self.for_ready: dict[Waiter[T], None] = {}
+        self.for_empty: dict[Waiter[T], None] = {}
+        self._wake = wake
+        self._counters = counters
+
+    def __len__(self) -> int:
+        return len(self._waiters)
+
+    def __iter__(self) -> Iterator[Waiter[T]]:
+        return iter(self._waiters)
+
+    def add(self, now: float, waiter: Waiter[T], first: bool) -> None:
+        """Let somebody wait, at the end of the queue or at its head."""
+        waiter.since = now
+        self._waiters[waiter] = None
+        if first:
+            self._waiters.move_to_end(waiter, last=False)
+
+    def serve(self, now: float, entry: Entry[T]) -> None:
+        """Give an entry, which is lent already, to the first waiter."""
+        waiter, _ = self._waiters.popitem(last=False)
+        waiter.entry = entry
+        waiter.resolved = True
+        self._counters.wait_time += now - waiter.since
+        self._wake(waiter)
+
+    def remove(
+        self, now: float, waiter: Waiter[T], why: Refusal, cause: BaseException | None
+    ) -> None:
+        """Take out somebody who waits no longer, or may not."""
+        self.for_ready.pop(waiter, None)
+        self.for_empty.pop(waiter, None)
+        if waiter in self._waiters:
+            del self._waiters[waiter]
+            self._counters.wait_time += now - waiter.since
+            self._counters.refused += 1
+        self._refuse(waiter, why, cause)
+
+    def refuse_all(self, now: float, why: Refusal, cause: BaseException | None) -> None:
+        """Tell everybody who waits for a connection that there will be none."""
+        for waiter in list(self._waiters) + list(self.for_ready):
+            self.remove(now, waiter, why, cause)
+
+    def refuse(
+        self, waiter: Waiter[T], why: Refusal, cause: BaseException | None
+    ) -> None:
+        """Send somebody away who was not let in."""
+        self._counters.refused += 1
+        self._refuse(waiter, why, cause)
+
+    def announce(self, waiters: dict[Waiter[T], None]) -> None:
+        """Tell those who wait for an event of the pool that it has come."""
+        for waiter in waiters:
+            waiter.resolved = True
+            self._wake(waiter)
+        waiters.clear()
+
+    def _refuse(
+        self, waiter: Waiter[T], why: Refusal, cause: BaseException | None
+    ) -> None:
+        waiter.refusal = why
+        waiter.cause = cause
+        waiter.resolved = True
+        self._wake(waiter)
