@@ -53,8 +53,9 @@ MISUSE: Final = (
     psycopg.ProgrammingError,
 )
 
-# What PostgreSQL (12 to 18) says when it refuses a session, as it stands in its source:
-# `%s` is anything. By SQLSTATE. A text that is missing here costs one more attempt.
+# What PostgreSQL says when it refuses a session, by SQLSTATE: as it stands in its
+# source (15 and 16 were compared), with `%s` for anything. A text that is missing here
+# costs one more attempt.
 ENGLISH: Final[Mapping[str, tuple[str, ...]]] = {
     "28P01": (
         # src/backend/libpq/auth.c, auth_failed()
@@ -114,7 +115,8 @@ ENGLISH: Final[Mapping[str, tuple[str, ...]]] = {
 NO_PASSWORD: Final = "fe_sendauth: no password supplied"
 
 # What psycopg writes between the last failure and the list of all of them, when there
-# are several hosts or addresses (`Connection.connect`, since 3.2.4).
+# are several hosts or addresses (`Connection.connect`). Before 3.2.8 it raises the last
+# failure, and that is judged as if it were the only one.
 SEVERAL: Final = "Multiple connection attempts failed. All failures were:"
 
 # More attempts than this are not made to learn texts. PostgreSQL has about twenty of
@@ -318,8 +320,8 @@ def _ask(conninfo: str, timeout: float) -> PQGenConn[Mapping[str, str]]:
     if sys.platform != "linux":
         return {}
     deadline = monotonic() + timeout
-    # Without a name, and for this process only, because libpq 18 traces a password that
-    # is sent in clear (and the hash for md5). SCRAM's are shown as `BBBB`.
+    # A file without a name, because libpq 18 traces a password that is sent in clear,
+    # and the md5 answer (older: lengths only). REGRESS_MODE hides SCRAM's, as `BBBB`.
     with TemporaryFile(buffering=0) as file:
         pgconn = PGconn.connect_start(conninfo.encode())
         try:
@@ -407,6 +409,10 @@ class _Failure(NamedTuple):
     # There is something in it that the server did not say.
     other: bool = False
 
+    @property
+    def is_local(self) -> bool:
+        return self.place.get("host") == "localhost"
+
 
 def _judge(error: BaseException, meaning: Meaning) -> bool | None:
     if not isinstance(error, psycopg.Error):
@@ -474,7 +480,18 @@ def _failures(error: psycopg.Error) -> list[_Failure]:
         place = {"host": host, "port": port, "hostaddr": hostaddr}
         place = {k: v.strip("'") for k, v in place.items() if v != "None"}
         failures.append(_read(text)._replace(place=place))
-    return failures
+    return _without_idle_loopback(failures)
+
+
+def _without_idle_loopback(failures: list[_Failure]) -> list[_Failure]:
+    # `localhost` is two addresses of one machine, and many a server listens on one of
+    # them. Where that one answers, nothing is to be expected of the other.
+    ports = [f.place.get("port") for f in failures if f.is_local and not f.other]
+    return [
+        f
+        for f in failures
+        if not (f.is_local and f.other and f.place.get("port") in ports)
+    ]
 
 
 def _libpq_facts(error: psycopg.Error) -> tuple[Mapping[str, str], bool]:

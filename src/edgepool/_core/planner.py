@@ -1,0 +1,191 @@
+"""What the pool wants: the one place where anything is started or ended.
+
+`plan` looks at what there is and brings it towards what the settings and the queue ask
+for. It is idempotent, so a fact that nobody acted upon is acted upon at the next one:
+forgetting to hand a returned connection to the queue would not be a bug.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from .commands import Command
+from .entry import ALWAYS, NEVER, Entry, Reason, State, Waiter
+from .ledger import Ledger
+from .outage import Outage
+from .queue import WaitQueue
+from .settings import Settings
+from .statistics import Counters
+
+T = TypeVar("T")
+
+# After these the pool has as many connections as it wants; after the others the place
+# is filled again, though nobody may be asking for it just now.
+SHRINKING = (Reason.UNUSED, Reason.SURPLUS, Reason.UNPOOLED, Reason.CLOSED)
+
+
+class Planner(Generic[T]):
+    """The plan of one pool, and everything it is made from.
+
+    `PoolCore` adds what may happen; a subclass, for its hot pair reads `_calm`.
+
+    Args:
+        settings: what the user asked for.
+        jitter: gives a random number from 0 to 1 at each call.
+    """
+
+    def __init__(self, settings: Settings, jitter: Callable[[], float]) -> None:
+        self.settings = settings
+        self.open = False
+        # Neither opened nor closed so far.
+        self.fresh = True
+        # The two outboxes. The driver empties them after each event.
+        self.wakes: list[Waiter[T]] = []
+        self.commands: list[Command[T]] = []
+        # No later than the next moment at which `tick` has something to do.
+        self.wake_at = NEVER
+        self._jitter = jitter
+        self._counters = counters = Counters()
+        self._ledger = ledger = Ledger[T](self._emit, counters)
+        self._queue = WaitQueue[T](self._wake, counters)
+        self._outage = Outage(jitter)
+        self._pop_idle = ledger.idle.pop
+        self._push_idle = ledger.idle.append
+        # Idle clocks of retired connections whose places are to be filled again. A
+        # replacement inherits the clock, else max_idle would never see it unused.
+        self._vacancies: deque[float] = deque()
+        # True while a clean connection that comes back can only go on the idle stack,
+        # and whoever comes can only take one from there.
+        self._calm = False
+
+    def _emit(self, command: Command[T]) -> None:
+        self.commands.append(command)
+
+    def _wake(self, waiter: Waiter[T]) -> None:
+        self.wakes.append(waiter)
+
+    def _plan(self, now: float) -> None:
+        """Bring the pool towards what the settings and the queue ask for."""
+        ledger, queue = self._ledger, self._queue
+        while not self._fits and (entry := ledger.pop_coldest()) is not None:
+            self._retire(entry, Reason.SURPLUS)
+        while queue and (entry := ledger.pop_warmest()) is not None:
+            self._serve(now, entry)
+        if not (self.open and self.settings.keep_idle):
+            reason = Reason.UNPOOLED if self.open else Reason.CLOSED
+            for entry in ledger.take_idle():
+                self._retire(entry, reason)
+        if self.open:
+            self._grow(now)
+        if ledger.established >= self.settings.min_size:
+            queue.announce(queue.for_ready)
+        if not (self.open or ledger.size):
+            queue.announce(queue.for_empty)
+        self._calm = self._is_calm()
+
+    def _grow(self, now: float) -> None:
+        settings, ledger = self.settings, self._ledger
+        vacancies = self._vacancies
+        while vacancies and ledger.live + len(vacancies) > settings.max_size:
+            vacancies.popleft()
+        wanted = max(
+            settings.min_size - ledger.live,
+            len(self._queue) - ledger.connecting,
+            len(vacancies),
+        )
+        room = settings.max_size - ledger.size
+        lanes = settings.max_connecting if self._outage.since is None else 1
+        starting = min(wanted, room, lanes - ledger.connecting)
+        if starting > 0 and now < self._outage.retry_at:
+            self._wake_by(self._outage.retry_at)
+            return
+        for _ in range(starting):
+            inherited = bool(vacancies)
+            idle_since = vacancies.pop() if inherited else now
+            ledger.connect(idle_since, inherited)
+
+    def _is_calm(self) -> bool:
+        settings = self.settings
+        return (
+            self.open
+            and not self._queue
+            and settings.keep_idle
+            and settings.max_idle > 0
+            and self._fits
+        )
+
+    @property
+    def _fits(self) -> bool:
+        return self._ledger.live <= self.settings.max_size
+
+    # --- time ---------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Do what is due by the clock: expire, reap, keep alive, retry."""
+        settings = self.settings
+        # Only what is established may be reaped on the grounds that enough remain:
+        # a connect that is under way may fail.
+        spare = self._ledger.established - settings.min_size
+        after = settings.check_after
+        for entry in self._ledger.take_idle():
+            if now >= entry.expires_at:
+                self._retire(entry, self._why_expired(entry))
+                spare -= 1
+            elif spare > 0 and now >= entry.idle_since + settings.max_idle:
+                self._retire(entry, Reason.UNUSED)
+                spare -= 1
+            elif 0 < after < NEVER and now >= entry.proven_at + after:
+                self._ledger.check(entry)
+            else:
+                self._push_idle(entry)
+        self._vacancies = deque(
+            clock for clock in self._vacancies if now < clock + settings.max_idle
+        )
+        self.wake_at = NEVER
+        self._plan(now)
+        for entry in self._ledger.entries:
+            if entry.state is State.IDLE:
+                self._wake_by(self._idle_deadline(entry))
+            elif now < entry.expires_at:
+                # It may come back at any time, and that hot path sets no timer: look
+                # again before the earliest deadline that it can have then.
+                self._wake_by(self._deadline(entry.expires_at, now, now))
+
+    def _idle_deadline(self, entry: Entry[T]) -> float:
+        """The first moment at which `tick` may have something to do with this entry."""
+        return self._deadline(entry.expires_at, entry.idle_since, entry.proven_at)
+
+    def _deadline(self, expires_at: float, idle_since: float, proven: float) -> float:
+        settings = self.settings
+        deadline = expires_at
+        if self._ledger.established > settings.min_size:
+            deadline = min(deadline, idle_since + settings.max_idle)
+        if 0 < settings.check_after < NEVER:
+            deadline = min(deadline, proven + settings.check_after)
+        return deadline
+
+    def _wake_by(self, moment: float) -> None:
+        if moment < self.wake_at:
+            self.wake_at = moment
+
+    # --- steps, with what they entail ---------------------------------------------
+
+    def _serve(self, now: float, entry: Entry[T]) -> None:
+        self._ledger.lend(now, entry)
+        self._queue.serve(now, entry)
+
+    def _shelve(self, entry: Entry[T]) -> None:
+        self._ledger.shelve(entry)
+        self._wake_by(self._idle_deadline(entry))
+
+    def _retire(self, entry: Entry[T], reason: Reason) -> None:
+        self._ledger.retire(entry, reason)
+        if self.open and reason not in SHRINKING:
+            self._vacancies.append(entry.idle_since)
+
+    def _why_expired(self, entry: Entry[T]) -> Reason:
+        if entry.expires_at > ALWAYS:
+            return Reason.EXPIRED
+        return Reason.DRAINED if self.open else Reason.CLOSED
