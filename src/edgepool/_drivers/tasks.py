@@ -253,7 +253,7 @@ class TaskDriver(Generic[T]):
         """Stop the connects that are under way."""
         for task, command in self._tasks.items():
             if isinstance(command, Connect):
-                task.cancel()
+                self._cancel(task)
 
     async def leave(self) -> None:
         """Leave no timer and no task behind after the pool was closed."""
@@ -262,9 +262,13 @@ class TaskDriver(Generic[T]):
             self._timer, self._timer_at = None, float("inf")
         tasks = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in tasks:
-            task.cancel()
+            self._cancel(task)
         if tasks:
             await asyncio.wait(tasks, timeout=1.0)
+
+    def _cancel(self, task: asyncio.Task[None]) -> None:
+        # Not before its first step: a flow that never began would tell the core nothing.
+        self._running.call_soon(task.cancel)
 
 
 def _wake(future: asyncio.Future[None]) -> None:
