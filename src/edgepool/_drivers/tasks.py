@@ -267,7 +267,7 @@ class TaskDriver(Generic[T]):
             await asyncio.wait(tasks, timeout=1.0)
 
     def _cancel(self, task: asyncio.Task[None]) -> None:
-        # Not before its first step: a flow that never began would tell the core nothing.
+        # Not before its first step: a flow that never began tells the core nothing.
         self._running.call_soon(task.cancel)
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from weakref import ref
 
 import psycopg
 from psycopg.conninfo import make_conninfo
@@ -136,8 +137,18 @@ class _Common(Generic[C]):
 
     def _welcome(self, conn: C) -> None:
         """Prepare a new connection for its life in a pool."""
-        conn._pool = self.pool()
+        conn._pool = pool = self.pool()
+        if pool.close_returns:
+            conn.close = self._returning(ref(conn))  # type: ignore[attr-defined]
         conn._edgepool_readable = watch(conn.pgconn.socket)  # type: ignore[attr-defined]
+
+    def _returning(self, conn: Callable[[], C | None]) -> Callable[[], Any]:
+        """Make a `close` that returns the connection to the pool.
+
+        psycopg has one since 3.3, but it does nothing once the connection is broken,
+        and so would lose the place of each connection that breaks while it is lent.
+        """
+        raise NotImplementedError
 
     def _hopeless(self, conn: C) -> bool:
         """Tell whether a returned connection can only be closed."""
@@ -234,6 +245,18 @@ class ConnectionAdapter(_Common[CT]):
             conn._pool = None
         return conn.pgconn.transaction_status == IDLE
 
+    def _returning(self, conn: Callable[[], CT | None]) -> Callable[[], None]:
+        def close() -> None:
+            if (mine := conn()) is None:
+                return
+            pool: Any = mine._pool
+            if pool is not None and pool.close_returns:
+                pool.putconn(mine)
+            else:
+                type(mine).close(mine)
+
+        return close
+
     def close(self, conn: CT, /) -> None:
         """Close it for real, whatever `close_returns` says."""
         conn._pool = None
@@ -290,6 +313,18 @@ class AsyncConnectionAdapter(_Common[ACT]):
         finally:
             conn._pool = None
         return conn.pgconn.transaction_status == IDLE
+
+    def _returning(self, conn: Callable[[], ACT | None]) -> Callable[[], Any]:
+        async def close() -> None:
+            if (mine := conn()) is None:
+                return
+            pool: Any = mine._pool
+            if pool is not None and pool.close_returns:
+                await pool.putconn(mine)
+            else:
+                await type(mine).close(mine)
+
+        return close
 
     async def close(self, conn: ACT, /) -> None:
         """Close it for real, whatever `close_returns` says."""
