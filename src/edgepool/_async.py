@@ -105,11 +105,10 @@ class AsyncPool(Face[T, AsyncAdapter[T]]):
         """
         self._must_be_open()
         engine = self._engine
-        started = engine.clock()
-        waiter = await engine.park(engine.core.when_ready, started + timeout)
+        waiter = await engine.park(engine.core.when_ready, engine.clock() + timeout)
         if waiter.refusal is None:
             return
-        error = self._not_ready(waiter, timeout, engine.clock() - started)
+        error = self._not_ready(waiter, timeout, engine.clock())
         await self.close()
         raise error
 

@@ -6,9 +6,11 @@ psycopg_pool: code that catches `psycopg_pool.PoolTimeout` catches ours.
 
 from __future__ import annotations
 
+from typing import Any
+
 import psycopg_pool
 
-from ._core import PoolStatistics, Refusal
+from ._core import PoolStatistics, Refusal, Waiter
 
 
 class PoolClosed(psycopg_pool.PoolClosed):
@@ -67,23 +69,20 @@ class ConnectFailed(PoolTimeout):
 
 
 def refused(
-    refusal: Refusal | None,
-    name: str,
-    statistics: PoolStatistics,
-    waited: float,
-    cause: BaseException | None,
+    waiter: Waiter[Any], name: str, statistics: PoolStatistics, now: float
 ) -> PoolClosed | TooManyRequests | PoolTimeout:
     """Make the exception for a waiter who did not get a connection."""
     error: PoolClosed | TooManyRequests | PoolTimeout
-    if refusal is Refusal.CLOSED:
+    waited = now - waiter.since
+    if waiter.refusal is Refusal.CLOSED:
         error = PoolClosed(f"the pool {name!r} is closed")
-    elif refusal is Refusal.FULL:
+    elif waiter.refusal is Refusal.FULL:
         error = TooManyRequests(
             f"the pool {name!r} has already {statistics.waiting} requests waiting"
         )
-    elif refusal is Refusal.FAILED:
+    elif waiter.refusal is Refusal.FAILED:
         error = ConnectFailed(
-            f"the pool {name!r} cannot connect: {cause}", statistics, waited
+            f"the pool {name!r} cannot connect: {waiter.cause}", statistics, waited
         )
     else:
         error = PoolTimeout(
@@ -91,5 +90,5 @@ def refused(
             statistics,
             waited,
         )
-    error.__cause__ = cause
+    error.__cause__ = waiter.cause
     return error

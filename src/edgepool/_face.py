@@ -169,13 +169,14 @@ class Face(Generic[T, A]):
             "%s: resized to min_size=%d, max_size=%d", self.name, min_size, max_size
         )
 
-    def _not_ready(self, waiter: Waiter[T], timeout: float, waited: float) -> Exception:
+    def _not_ready(self, waiter: Waiter[T], timeout: float, now: float) -> Exception:
         """Make the error of `wait`."""
-        statistics = self.statistics()
         if waiter.refusal is not Refusal.TIMEOUT:
-            return refused(waiter.refusal, self.name, statistics, waited, waiter.cause)
+            return refused(waiter, self.name, self.statistics(), now)
         error = PoolTimeout(
-            f"pool initialization incomplete after {timeout} sec", statistics, waited
+            f"pool initialization incomplete after {timeout} sec",
+            self.statistics(),
+            now - waiter.since,
         )
         error.__cause__ = waiter.cause
         return error

@@ -47,7 +47,6 @@ class Driver(Protocol[T]):
     core: PoolCore[T]
     is_alive: Callable[[T], bool]
     clock: Callable[[], float]
-    before_waiting: Callable[[], None]
 
     @property
     def adapter(self) -> AsyncAdapter[T]:
@@ -87,14 +86,9 @@ def run(flow: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError("a blocking flow tried to suspend")
 
 
-async def borrow(
-    driver: Driver[T], entry: Entry[T] | None, deadline: float
-) -> Entry[T]:
-    """Wait for an entry if there is none; return it, or the next one that is alive."""
+async def verified(driver: Driver[T], entry: Entry[T], deadline: float) -> Entry[T]:
+    """Return a borrowed entry that is alive: this one, or the next one that is."""
     core = driver.core
-    if entry is None:
-        driver.before_waiting()
-        entry = await driver.wait(deadline, again=False)
     while (now := driver.clock()) >= entry.due_at:
         following = None
         if now >= entry.expires_at:

@@ -99,11 +99,10 @@ class Pool(Face[T, Adapter[T]]):
         """
         self._must_be_open()
         engine = self._engine
-        started = engine.clock()
-        waiter = engine.park(engine.core.when_ready, started + timeout)
+        waiter = engine.park(engine.core.when_ready, engine.clock() + timeout)
         if waiter.refusal is None:
             return
-        error = self._not_ready(waiter, timeout, engine.clock() - started)
+        error = self._not_ready(waiter, timeout, engine.clock())
         self.close()
         raise error
 

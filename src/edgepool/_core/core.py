@@ -97,7 +97,7 @@ class PoolCore(Planner[T]):
         if not self._keep(now, entry):
             return
         entry.proven_at = now
-        if self._queue and self._fits:
+        if self._queue.waiting and self._fits:
             self._serve(now, entry)
             self._calm = self._is_calm()
         else:
@@ -118,7 +118,7 @@ class PoolCore(Planner[T]):
         self._must_be_out(entry)
         if not self._keep(now, entry):
             return
-        if self.settings.keep_idle or self._queue:
+        if self.settings.keep_idle or self._queue.waiting:
             self._ledger.reset(entry)
         else:
             self._retire(entry, Reason.UNPOOLED)
@@ -156,18 +156,14 @@ class PoolCore(Planner[T]):
         The caller is about to probe the entry; the next probe is due later. Needs no
         lock: the entry is the caller's.
         """
-        check_due = now >= entry.proven_at + self.settings.check_after
-        entry.due_at = self._next_due(now, entry)
-        return check_due
+        due_at = now + self._trust
+        entry.due_at = due_at if due_at < entry.expires_at else entry.expires_at
+        return now >= entry.proven_at + self.settings.check_after
 
     def proven(self, now: float, entry: Entry[T]) -> None:
         """Record that a borrowed entry passed its check. Needs no lock either."""
         entry.proven_at = now
-        entry.due_at = self._next_due(now, entry)
-
-    def _next_due(self, now: float, entry: Entry[T]) -> float:
-        after = min(self.settings.probe_after, self.settings.check_after)
-        return min(now + after, entry.expires_at) if after else ALWAYS
+        entry.due_at = min(now + self._trust, entry.expires_at)
 
     def overdue(self, now: float, entry: Entry[T]) -> None:
         """Retire a borrowed entry that is over its age before anybody used it."""
@@ -254,17 +250,18 @@ class PoolCore(Planner[T]):
             again: the caller was served something dead and goes to the head of the
                 queue: it lost its place through no fault of its own.
         """
+        waiter.since = now
         limit = self.settings.max_waiting
         self._calm = False
         if not self.open:
             self._queue.refuse(waiter, Refusal.CLOSED, None)
             return
-        self._queue.add(now, waiter, first=again)
+        self._queue.add(waiter, first=again)
         self._outage.hurry()
         self._plan(now)
         if waiter.resolved:
             return
-        if not again and limit and len(self._queue) > limit:
+        if not again and limit and len(self._queue.waiting) > limit:
             self._dismiss(now, waiter, Refusal.FULL)
         elif not again:
             self._counters.queued += 1
@@ -321,7 +318,7 @@ class PoolCore(Planner[T]):
         if self.open:
             if entry.inherited:
                 self._vacancies.append(entry.idle_since)
-            waited = bool(self._queue)
+            waited = bool(self._queue.waiting)
             patience = self.settings.reconnect_timeout
             if self._outage.failed(now, error, waited, patience):
                 self.commands.append(Alarm())
@@ -372,6 +369,7 @@ class PoolCore(Planner[T]):
     def configure(self, now: float, settings: Settings) -> None:
         """Take new settings; connections beyond a smaller max_size leave on return."""
         self.settings = settings
+        self._trust = settings.trust
         if self.open:
             self._calm = False
             self._wake_by(now)
@@ -379,6 +377,7 @@ class PoolCore(Planner[T]):
 
     def when_ready(self, now: float, waiter: Waiter[T]) -> None:
         """Resolve the waiter when min_size connections are established."""
+        waiter.since = now
         if self.open:
             self._queue.for_ready[waiter] = None
             self._plan(now)
@@ -408,7 +407,7 @@ class PoolCore(Planner[T]):
 
     def waiters(self) -> list[Waiter[T]]:
         """Return those who wait, longest first."""
-        return list(self._queue)
+        return list(self._queue.waiting)
 
     def statistics(self) -> PoolStatistics:
         """Take a snapshot."""
@@ -420,14 +419,14 @@ class PoolCore(Planner[T]):
         return PoolStatistics(
             min_size=self.settings.min_size,
             max_size=self.settings.max_size,
-            size=ledger.size,
+            size=len(ledger.entries),
             in_use=ledger.established - idle - away,
             idle=idle,
             opening=ledger.connecting,
             closing=ledger.closing,
             checking=ledger.checking,
             resetting=ledger.resetting,
-            waiting=len(self._queue),
+            waiting=len(self._queue.waiting),
             requests=borrows + c.refused,
             requests_queued=c.queued,
             requests_errors=c.refused,

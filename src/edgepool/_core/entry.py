@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import Enum
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -95,13 +94,13 @@ class Entry(Generic[T]):
 class Waiter(Generic[T]):
     """Somebody in the queue. Resolved exactly once: with an entry, or with a refusal.
 
-    `wake` belongs to the driver: it tells the thread or task that an answer is there.
+    `wake` is the driver's: by it he wakes the thread or task when an answer is there.
     Waiters for an event of the pool (ready, empty) are resolved without an entry.
     """
 
     __slots__ = ("cause", "entry", "refusal", "resolved", "since", "wake")
 
-    def __init__(self, wake: Callable[[], object]) -> None:
+    def __init__(self, wake: Any) -> None:
         self.wake = wake
         self.since = NEVER
         self.resolved = False

@@ -42,13 +42,8 @@ class Ledger(Generic[T]):
     # --- counts -------------------------------------------------------------------
 
     @property
-    def size(self) -> int:
-        """How many places are taken."""
-        return len(self.entries)
-
-    @property
     def live(self) -> int:
-        """How many of them are not about to be free."""
+        """How many places are taken, and not about to be free."""
         return len(self.entries) - self.closing
 
     @property

@@ -38,6 +38,7 @@ class Planner(Generic[T]):
 
     def __init__(self, settings: Settings, jitter: Callable[[], float]) -> None:
         self.settings = settings
+        self._trust = settings.trust
         self.open = False
         # Neither opened nor closed so far.
         self.fresh = True
@@ -71,31 +72,35 @@ class Planner(Generic[T]):
         ledger, queue = self._ledger, self._queue
         while not self._fits and (entry := ledger.pop_coldest()) is not None:
             self._retire(entry, Reason.SURPLUS)
-        while queue and (entry := ledger.pop_warmest()) is not None:
-            self._serve(now, entry)
+        # Whoever pushes an entry after this look at `idle` has the pool look again.
+        while queue.waiting and ledger.idle:
+            if (entry := ledger.pop_warmest()) is not None:
+                self._serve(now, entry)
         if not (self.open and self.settings.keep_idle):
             reason = Reason.UNPOOLED if self.open else Reason.CLOSED
             for entry in ledger.take_idle():
                 self._retire(entry, reason)
         if self.open:
             self._grow(now)
-        if ledger.established >= self.settings.min_size:
+        if queue.for_ready and ledger.established >= self.settings.min_size:
             queue.announce(queue.for_ready)
-        if not (self.open or ledger.size):
+        if queue.for_empty and not (self.open or ledger.entries):
             queue.announce(queue.for_empty)
         self._calm = self._is_calm()
 
     def _grow(self, now: float) -> None:
         settings, ledger = self.settings, self._ledger
+        room = settings.max_size - len(ledger.entries)
+        if room <= 0:
+            return
         vacancies = self._vacancies
         while vacancies and ledger.live + len(vacancies) > settings.max_size:
             vacancies.popleft()
         wanted = max(
             settings.min_size - ledger.live,
-            len(self._queue) - ledger.connecting,
+            len(self._queue.waiting) - ledger.connecting,
             len(vacancies),
         )
-        room = settings.max_size - ledger.size
         lanes = settings.max_connecting if self._outage.since is None else 1
         starting = min(wanted, room, lanes - ledger.connecting)
         if starting > 0 and now < self._outage.retry_at:
@@ -107,18 +112,18 @@ class Planner(Generic[T]):
             ledger.connect(idle_since, inherited)
 
     def _is_calm(self) -> bool:
-        settings = self.settings
         return (
-            self.open
-            and not self._queue
-            and settings.keep_idle
-            and settings.max_idle > 0
+            not self._queue.waiting
+            and self.open
+            and self.settings.keep_idle
+            and self.settings.max_idle > 0
             and self._fits
         )
 
     @property
     def _fits(self) -> bool:
-        return self._ledger.live <= self.settings.max_size
+        ledger = self._ledger
+        return len(ledger.entries) - ledger.closing <= self.settings.max_size
 
     # --- time ---------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ it stands. (Queues that leave the dead in place count them, and serve them.)
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from .entry import Entry, Refusal, Waiter
@@ -25,29 +25,22 @@ class WaitQueue(Generic[T]):
     """
 
     def __init__(self, wake: Callable[[Waiter[T]], None], counters: Counters) -> None:
-        self._waiters: OrderedDict[Waiter[T], None] = OrderedDict()
+        self.waiting: OrderedDict[Waiter[T], None] = OrderedDict()
         # Those who wait for the pool to be ready, or to be empty.
         self.for_ready: dict[Waiter[T], None] = {}
         self.for_empty: dict[Waiter[T], None] = {}
         self._wake = wake
         self._counters = counters
 
-    def __len__(self) -> int:
-        return len(self._waiters)
-
-    def __iter__(self) -> Iterator[Waiter[T]]:
-        return iter(self._waiters)
-
-    def add(self, now: float, waiter: Waiter[T], first: bool) -> None:
+    def add(self, waiter: Waiter[T], first: bool) -> None:
         """Let somebody wait, at the end of the queue or at its head."""
-        waiter.since = now
-        self._waiters[waiter] = None
+        self.waiting[waiter] = None
         if first:
-            self._waiters.move_to_end(waiter, last=False)
+            self.waiting.move_to_end(waiter, last=False)
 
     def serve(self, now: float, entry: Entry[T]) -> None:
         """Give an entry, which is lent already, to the first waiter."""
-        waiter, _ = self._waiters.popitem(last=False)
+        waiter, _ = self.waiting.popitem(last=False)
         waiter.entry = entry
         waiter.resolved = True
         self._counters.wait_time += now - waiter.since
@@ -59,15 +52,15 @@ class WaitQueue(Generic[T]):
         """Take out somebody who waits no longer, or may not."""
         self.for_ready.pop(waiter, None)
         self.for_empty.pop(waiter, None)
-        if waiter in self._waiters:
-            del self._waiters[waiter]
+        if waiter in self.waiting:
+            del self.waiting[waiter]
             self._counters.wait_time += now - waiter.since
             self._counters.refused += 1
         self._refuse(waiter, why, cause)
 
     def refuse_all(self, now: float, why: Refusal, cause: BaseException | None) -> None:
         """Tell everybody who waits for a connection that there will be none."""
-        for waiter in list(self._waiters) + list(self.for_ready):
+        for waiter in list(self.waiting) + list(self.for_ready):
             self.remove(now, waiter, why, cause)
 
     def refuse(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import isnan
 
-from .entry import NEVER
+from .entry import ALWAYS, NEVER
 
 # A probe without a round trip costs 0.3 to 0.4 µs, so what was proven alive less than
 # this long ago, in seconds, is not probed again. It is shorter than a loopback round
@@ -40,6 +40,15 @@ class Settings:
     reconnect_timeout: float = 300.0
     keep_idle: bool = True
     """False in null pools: what nobody waits for is closed."""
+
+    @property
+    def trust(self) -> float:
+        """For how long an examined connection is lent without another look.
+
+        Minus infinity if a check is due each time.
+        """
+        after = min(self.probe_after, self.check_after)
+        return after if after else ALWAYS
 
     def __post_init__(self) -> None:
         """Validate, in the order in which a reader of the signature would."""

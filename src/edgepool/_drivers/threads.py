@@ -93,7 +93,13 @@ class ThreadDriver(Generic[T]):
             entry.due_at = now  # for the flow to see to
         if timeout is None:
             timeout = self.core.settings.timeout
-        return _flows.run(_flows.borrow(self, entry, now + max(timeout, 0.0)))
+        return _flows.run(self._borrow(entry, now + max(timeout, 0.0)))
+
+    async def _borrow(self, entry: Entry[T] | None, deadline: float) -> Entry[T]:
+        if entry is None:
+            self.before_waiting()
+            entry = await self.wait(deadline, again=False)
+        return await _flows.verified(self, entry, deadline)
 
     def put(self, entry: Entry[T]) -> None:
         """Return an entry. Never blocks on the network, never fails for its sake."""
@@ -131,21 +137,17 @@ class ThreadDriver(Generic[T]):
                 core.commands = []
             self._set_timer(core.wake_at)
         for waiter in wakes:
-            waiter.wake()
+            waiter.wake.release()
         for command in commands:
             self._start(command)
         return result
 
     async def wait(self, deadline: float, again: bool) -> Entry[T]:
         """Wait in the queue for an entry."""
-        started = self.clock()
         waiter = self.park(partial(self.core.enqueue, again=again), deadline)
         if waiter.entry is not None:
             return waiter.entry
-        waited = self.clock() - started
-        raise refused(
-            waiter.refusal, self.name, self.statistics(), waited, waiter.cause
-        )
+        raise refused(waiter, self.name, self.statistics(), self.clock())
 
     def park(
         self, event: Callable[[float, Waiter[T]], None], deadline: float
@@ -153,7 +155,7 @@ class ThreadDriver(Generic[T]):
         """Tell the core of a waiter, and block until it is resolved or times out."""
         gate = allocate_lock()
         gate.acquire()
-        waiter = Waiter[T](gate.release)
+        waiter = Waiter[T](gate)
         try:
             self.tell(event, waiter)
             if not waiter.resolved:

@@ -128,7 +128,8 @@ def run_jumping(main: Coroutine[Any, Any, T]) -> T:
 
 def _cancel_all_tasks(loop: JumpingLoop) -> None:
     """Leave no task behind, as `asyncio.run` does (which takes no loop on 3.10)."""
-    tasks = asyncio.all_tasks(loop)
+    # In order, oldest first: a set has none, and what ends twice is to end alike.
+    tasks = sorted(asyncio.all_tasks(loop), key=lambda task: _natural(task.get_name()))
     if not tasks:
         return
     for task in tasks:
@@ -143,3 +144,7 @@ def _cancel_all_tasks(loop: JumpingLoop) -> None:
                     "task": task,
                 }
             )
+
+
+def _natural(name: str) -> tuple[int, str]:
+    return len(name), name

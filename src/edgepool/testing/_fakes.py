@@ -1,0 +1,454 @@
+"""A server that does what a test tells it to, and adapters for pools of its sessions.
+
+Nothing here opens a socket. A test says when the server is down, slow, full or stuck,
+and reads afterwards what the pool asked of it. For pools of threads and of tasks alike;
+one server may serve both.
+"""
+
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from threading import Condition, Event
+from time import monotonic
+from typing import Literal, NamedTuple, TypeAlias
+
+Operation: TypeAlias = Literal["connect", "check", "reset", "close"]
+
+OPERATIONS: tuple[Operation, ...] = ("connect", "check", "reset", "close")
+
+# For how long a test waits for what must have happened long ago, in seconds.
+PATIENCE = 30.0
+
+
+class FakeEvent(NamedTuple):
+    """A line of a fake server's log."""
+
+    at: float
+    """When, on the server's clock."""
+    what: str
+    """An operation that began (`"connect"`), or what came of it: `"connected"`,
+    `"connect failed"`, `"killed"`, `"aborted"`, `"closed"`…"""
+    session: int
+    """The number of the session: 1 is the first that somebody tried to open."""
+
+
+class FakeSession:
+    """What a fake pool lends: a session of a `FakeServer`.
+
+    Attributes:
+        number: 1 for the first session that somebody tried to open.
+        dirty: set it to True to leave the session as an open transaction would: it
+            needs a reset before the next borrower.
+        hopeless: set it to True as well, and no reset makes the session clean.
+    """
+
+    def __init__(self, server: FakeServer) -> None:
+        self.number: int = 0
+        self.dirty: bool = False
+        self.hopeless: bool = False
+        self._server = server
+        self._ended_by: str | None = None
+        self._closes = 0
+        self._step: _Step | None = None
+
+    @property
+    def alive(self) -> bool:
+        """False when either side has ended the session."""
+        return self._ended_by is None
+
+    def close(self) -> None:
+        """Close the session behind the pool's back, as a borrower should not."""
+        self._server._end_session(self, "closed")
+
+    def __repr__(self) -> str:
+        state = f" {self._ended_by}" if self._ended_by else ""
+        return f"<FakeSession {self.number}{state}>"
+
+
+class _Step:
+    """An operation under way."""
+
+    __slots__ = ("operation", "patience", "session", "wake")
+
+    def __init__(
+        self,
+        operation: Operation,
+        session: FakeSession,
+        patience: float | None,
+        wake: Callable[[], object],
+    ) -> None:
+        self.operation = operation
+        self.session = session
+        # For how long it takes; None: until it is released.
+        self.patience = patience
+        self.wake = wake
+
+
+class _Script:
+    """How one kind of operation goes."""
+
+    __slots__ = ("begun", "delay", "errors", "hanging", "lasting")
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.delay = 0.0
+        self.hanging = False
+        # Errors for as many operations, and one for all that follow.
+        self.errors: deque[Exception] = deque()
+        self.lasting: Exception | None = None
+
+
+class FakeServer:
+    """Something to connect to, that does as it is told.
+
+    It is up at first, answers at once and takes everybody. The operations are
+    `"connect"`, `"check"`, `"reset"` and `"close"`. What is the matter with the server
+    is decided when an operation ends, not when it begins: who was stuck in a connect
+    when the server went down is refused.
+
+    Any thread may call any method.
+
+    Args:
+        clock: what the log's times are taken from. In a `JumpingLoop`: `loop.time`.
+        max_sessions: one more is refused ("too many clients"). None: no limit.
+        connect_delay: how long a connect takes, in seconds; see `delay`.
+
+    Attributes:
+        log: what happened, in order.
+        mistakes: what no pool may do, and this one did: use a session that it has
+            closed, close one twice, or have two operations on one at the same time.
+        peak: how many sessions there were at most at the same time, counted from the
+            moment in which a connect begins.
+
+    Example:
+        ```python
+        server = FakeServer()
+        pool = Pool(FakeAdapter(server), min_size=2, max_size=10)
+        pool.open(wait=True)
+
+        server.kill()  # both sessions
+        with pool.borrow() as session:
+            assert session.alive  # a new one
+
+        server.down()
+        server.up()
+        pool.close()
+        assert not server.sessions and not server.mistakes
+        ```
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = monotonic,
+        max_sessions: int | None = None,
+        connect_delay: float = 0.0,
+    ) -> None:
+        self.clock: Callable[[], float] = clock
+        self.max_sessions: int | None = max_sessions
+        self.log: list[FakeEvent] = []
+        self.mistakes: list[str] = []
+        self.peak: int = 0
+        self._refusal: Exception | None = None
+        self._scripts = {operation: _Script() for operation in OPERATIONS}
+        self._under_way: dict[_Step, None] = {}
+        self._sessions: dict[FakeSession, None] = {}
+        self._changed = Condition()
+        self.delay("connect", connect_delay)
+
+    # --- what a test tells it -----------------------------------------------------
+
+    def up(self) -> None:
+        """Accept connects, from now on."""
+        with self._changed:
+            self._refusal = None
+
+    def refuse(self, error: Exception) -> None:
+        """Answer each connect with this error, until `up`. Sessions go on."""
+        with self._changed:
+            self._refusal = error
+
+    def down(self, error: Exception | None = None) -> None:
+        """End all sessions and refuse connects, until `up`.
+
+        Args:
+            error: what a connect gets. Default: a `ConnectionRefusedError`.
+        """
+        self.refuse(error or ConnectionRefusedError("the server is down"))
+        self.kill()
+
+    def kill(self, *sessions: FakeSession) -> None:
+        """End sessions, as an administrator does. Default: all there are."""
+        for session in sessions or self.sessions:
+            self._end_session(session, "killed")
+
+    def fail(self, operation: Operation, *errors: Exception) -> None:
+        """Let the next operations of a kind fail, each with the next of the errors."""
+        with self._changed:
+            self._scripts[operation].errors.extend(errors)
+
+    def fail_always(self, operation: Operation, error: Exception | None) -> None:
+        """Let all operations of a kind fail, until this is called with None."""
+        with self._changed:
+            self._scripts[operation].lasting = error
+
+    def delay(self, operation: Operation, seconds: float) -> None:
+        """Let operations of a kind take so long, from now on."""
+        with self._changed:
+            self._scripts[operation].delay = seconds
+
+    def hang(self, operation: Operation) -> None:
+        """Let each operation of a kind that begins from now on wait for `release`."""
+        with self._changed:
+            self._scripts[operation].hanging = True
+
+    def release(self, operation: Operation, count: int | None = None) -> None:
+        """Let go on what hangs.
+
+        Args:
+            operation: which kind.
+            count: only the first so many; what begins from now on hangs as before.
+                Default: all, and nothing hangs any more.
+        """
+        with self._changed:
+            if count is None:
+                self._scripts[operation].hanging = False
+            steps = [s for s in self._under_way if s.operation == operation]
+            for step in steps[:count]:
+                self._let_go(step)
+
+    # --- what it tells a test -----------------------------------------------------
+
+    @property
+    def sessions(self) -> tuple[FakeSession, ...]:
+        """The sessions that are open, oldest first."""
+        with self._changed:
+            return tuple(self._sessions)
+
+    @property
+    def connects(self) -> int:
+        """How many connects have begun; whatever came of them."""
+        return self.begun("connect")
+
+    def begun(self, operation: Operation) -> int:
+        """Return how many operations of a kind have begun."""
+        return self._scripts[operation].begun
+
+    def under_way(self, operation: Operation) -> int:
+        """Return how many operations of a kind have begun and not ended: they hang."""
+        with self._changed:
+            return sum(step.operation == operation for step in self._under_way)
+
+    def times(self, what: str) -> list[float]:
+        """Return when something happened, by the log."""
+        return [event.at for event in self.log if event.what == what]
+
+    def wait_until(
+        self, condition: Callable[[FakeServer], bool], timeout: float = PATIENCE
+    ) -> None:
+        """Block until something is true of the server; for tests of threads.
+
+        Args:
+            condition: looked at whenever something has happened to the server.
+            timeout: a generous guard, in seconds.
+
+        Raises:
+            AssertionError: it did not become true in time.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: condition(self), timeout):
+                raise AssertionError(f"waited in vain; the log: {self.log}")
+
+    # --- what adapters ask of it --------------------------------------------------
+
+    @contextmanager
+    def _operation(
+        self, operation: Operation, session: FakeSession, wake: Callable[[], object]
+    ) -> Generator[_Step, None, None]:
+        """Begin an operation; the caller waits as `patience` says; then it ends."""
+        step = self._begin(operation, session, wake)
+        try:
+            yield step
+        except BaseException:  # cancelled, interrupted
+            self._finish(step, "cancelled")
+            raise
+        self._finish(step, None)
+
+    def _begin(
+        self, operation: Operation, session: FakeSession, wake: Callable[[], object]
+    ) -> _Step:
+        script = self._scripts[operation]
+        with self._changed:
+            script.begun += 1
+            patience = None if script.hanging else script.delay
+            step = _Step(operation, session, patience, wake)
+            if session._step is not None:
+                self._mistake(f"{operation} during {session._step.operation}", session)
+            if session._closes:
+                self._mistake(f"{operation} after close", session)
+            session._step = step
+            self._under_way[step] = None
+            if operation == "connect":
+                session.number = script.begun
+                connecting = sum(s.operation == "connect" for s in self._under_way)
+                self.peak = max(self.peak, connecting + len(self._sessions))
+            self._note(operation, session)
+            if not session.alive and operation != "close":
+                step.patience = 0.0
+        return step
+
+    def _finish(self, step: _Step, cut_by: str | None) -> None:
+        session, operation = step.session, step.operation
+        with self._changed:
+            self._changed.notify_all()
+            del self._under_way[step]
+            if session._step is step:
+                session._step = None
+            error = self._verdict(step)
+            if operation == "close":
+                session._closes += 1
+                self._end(session, "closed")
+            if cut_by is not None:
+                self._note(f"{operation} {cut_by}", session)
+            elif error is not None:
+                self._note(f"{operation} failed", session)
+                raise error
+            elif operation == "connect":
+                self._sessions[session] = None
+                self._note("connected", session)
+            elif operation == "reset":
+                session.dirty = session.dirty and session.hopeless
+
+    def _verdict(self, step: _Step) -> Exception | None:
+        script = self._scripts[step.operation]
+        if step.operation != "close" and not step.session.alive:
+            return ConnectionResetError(f"the session was {step.session._ended_by}")
+        if script.errors:
+            return script.errors.popleft()
+        if script.lasting is not None:
+            return script.lasting
+        if step.operation != "connect":
+            return None
+        if self._refusal is not None:
+            return self._refusal
+        if self.max_sessions is not None and len(self._sessions) >= self.max_sessions:
+            return ConnectionError("too many clients already")
+        return None
+
+    def _end_session(self, session: FakeSession, how: str) -> None:
+        with self._changed:
+            self._end(session, how)
+
+    def _end(self, session: FakeSession, how: str) -> None:
+        """Called with the lock held."""
+        if session._ended_by is None:
+            session._ended_by = how
+            self._note(how, session)
+        self._sessions.pop(session, None)
+        if session._step is not None:
+            self._let_go(session._step)
+
+    def _let_go(self, step: _Step) -> None:
+        step.patience = 0.0
+        step.wake()
+
+    def _note(self, what: str, session: FakeSession) -> None:
+        self.log.append(FakeEvent(self.clock(), what, session.number))
+        self._changed.notify_all()
+
+    def _mistake(self, what: str, session: FakeSession) -> None:
+        self.mistakes.append(f"{what} of session {session.number}")
+
+
+class _Hot:
+    """What both adapters have, and what must not wait."""
+
+    def __init__(self, server: FakeServer) -> None:
+        self.server: FakeServer = server
+        # A pool's deadlines and the server's log are on the same clock.
+        self.clock: Callable[[], float] = server.clock
+
+    def is_clean(self, session: FakeSession, /) -> bool:
+        """Tell whether the session can be lent as it is."""
+        return not session.dirty and session._ended_by != "closed"
+
+    def is_alive(self, session: FakeSession, /) -> bool:
+        """Tell whether the session has ended."""
+        return session._ended_by is None
+
+    def abort(self, session: FakeSession, /) -> None:
+        """Cut the session off; an operation under way on it fails."""
+        self.server._end_session(session, "aborted")
+
+
+class FakeAdapter(_Hot):
+    """For a `Pool` of the sessions of a fake server."""
+
+    def connect(self) -> FakeSession:
+        """Open a session."""
+        session = FakeSession(self.server)
+        self._do("connect", session)
+        return session
+
+    def check(self, session: FakeSession, /) -> None:
+        """Raise if the session has ended, or the test says so."""
+        self._do("check", session)
+
+    def reset(self, session: FakeSession, /) -> bool:
+        """Make the session clean, unless it is hopeless."""
+        self._do("reset", session)
+        return not session.dirty
+
+    def close(self, session: FakeSession, /) -> None:
+        """End the session."""
+        self._do("close", session)
+
+    def _do(self, operation: Operation, session: FakeSession) -> None:
+        go_on = Event()
+        with self.server._operation(operation, session, go_on.set) as step:
+            if step.patience != 0.0:
+                go_on.wait(step.patience)
+
+
+class AsyncFakeAdapter(_Hot):
+    """For an `AsyncPool` of the sessions of a fake server."""
+
+    async def connect(self) -> FakeSession:
+        """Open a session."""
+        session = FakeSession(self.server)
+        await self._do("connect", session)
+        return session
+
+    async def check(self, session: FakeSession, /) -> None:
+        """Raise if the session has ended, or the test says so."""
+        await self._do("check", session)
+
+    async def reset(self, session: FakeSession, /) -> bool:
+        """Make the session clean, unless it is hopeless."""
+        await self._do("reset", session)
+        return not session.dirty
+
+    async def close(self, session: FakeSession, /) -> None:
+        """End the session."""
+        await self._do("close", session)
+
+    async def _do(self, operation: Operation, session: FakeSession) -> None:
+        loop = asyncio.get_running_loop()
+        go_on = loop.create_future()
+
+        def wake() -> None:  # whoever lets it go on may be in another thread
+            loop.call_soon_threadsafe(_resolve, go_on)
+
+        with self.server._operation(operation, session, wake) as step:
+            if step.patience != 0.0:
+                await asyncio.wait({go_on}, timeout=step.patience)
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
