@@ -17,7 +17,7 @@ def test_the_test_server_is_importable_without_its_binaries(
     with pytest.raises(ImportError, match=r'pip install "edgepool\[testing\]"'):
         testing.PostgresServer()
 
-    assert ["PostgresServer", "PostgresServerError"] == testing.__all__
+    assert "PostgresServer" in testing.__all__
 
 
 async def test_an_async_test_runs_in_a_loop(request: pytest.FixtureRequest) -> None:

@@ -262,26 +262,26 @@ class PoolCore(Planner[T]):
         if waiter.resolved:
             return
         if not again and limit and len(self._queue.waiting) > limit:
-            self._dismiss(now, waiter, Refusal.FULL)
+            self._queue.remove(now, waiter, Refusal.FULL, self._outage.error)
+            self._calm = self._is_calm()
         elif not again:
             self._counters.queued += 1
 
     def time_out(self, now: float, waiter: Waiter[T]) -> None:
         """Take a waiter out of the queue, in O(1), unless it was just served."""
         if not waiter.resolved:
-            self._dismiss(now, waiter, Refusal.TIMEOUT)
-
-    def _dismiss(self, now: float, waiter: Waiter[T], why: Refusal) -> None:
-        self._queue.remove(now, waiter, why, self._outage.error)
-        self._calm = self._is_calm()
+            self._queue.remove(now, waiter, Refusal.TIMEOUT, self._outage.error)
+            self._calm = self._is_calm()
 
     def abandon(self, now: float, waiter: Waiter[T]) -> None:
         """Forget a waiter that was interrupted.
 
         If it was served in the same moment, the entry goes to the next in the queue.
         """
-        self.time_out(now, waiter)
-        if waiter.entry is not None:
+        if not waiter.resolved:
+            self._queue.leave(now, waiter)
+            self._calm = self._is_calm()
+        elif waiter.entry is not None:
             entry, waiter.entry = waiter.entry, None
             self.returned(now, entry)
 

@@ -55,7 +55,7 @@ class Ledger(Generic[T]):
 
     def connect(self, idle_since: float, inherited: bool) -> None:
         """Take a place and have a connection opened for it."""
-        entry = Entry[T](idle_since, inherited)
+        entry: Entry[T] = Entry(idle_since, inherited)
         self.entries[entry] = None
         self.connecting += 1
         self._counters.connects += 1

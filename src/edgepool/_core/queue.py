@@ -49,14 +49,20 @@ class WaitQueue(Generic[T]):
     def remove(
         self, now: float, waiter: Waiter[T], why: Refusal, cause: BaseException | None
     ) -> None:
-        """Take out somebody who waits no longer, or may not."""
-        self.for_ready.pop(waiter, None)
-        self.for_empty.pop(waiter, None)
+        """Send away somebody who has waited for too long, or may not wait."""
+        self.leave(now, waiter)
+        self._refuse(waiter, why, cause)
+
+    def leave(self, now: float, waiter: Waiter[T]) -> None:
+        """Forget somebody who waits no longer."""
+        waiter.resolved = True
         if waiter in self.waiting:
             del self.waiting[waiter]
             self._counters.wait_time += now - waiter.since
             self._counters.refused += 1
-        self._refuse(waiter, why, cause)
+        else:
+            self.for_ready.pop(waiter, None)
+            self.for_empty.pop(waiter, None)
 
     def refuse_all(self, now: float, why: Refusal, cause: BaseException | None) -> None:
         """Tell everybody who waits for a connection that there will be none."""

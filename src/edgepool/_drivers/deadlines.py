@@ -8,50 +8,43 @@ leaks nothing (asyncio does the same with its timers, at three times the memory)
 from __future__ import annotations
 
 from heapq import heapify, heappop, heappush
-from typing import Generic, TypeVar
+from itertools import count
+from typing import Any, Generic, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
 # Below this many it is not worth sweeping (asyncio's figure is 100).
 SWEEP_FROM = 64
 
-
-class Deadline(Generic[T]):
-    """A place in the heap. `item` is None once it is removed or due."""
-
-    __slots__ = ("item", "when")
-
-    def __init__(self, when: float, item: T) -> None:
-        self.when = when
-        self.item: T | None = item
-
-    def __lt__(self, other: Deadline[T]) -> bool:
-        return self.when < other.when
+# [when, number, item]: a list, because lists compare without a call of ours, and a
+# heap does little else. The number decides between equals. No item: removed, or due.
+Deadline: TypeAlias = list[Any]
 
 
 class Deadlines(Generic[T]):
     """Items with a moment each; the caller brings the time."""
 
-    __slots__ = ("_heap", "_removed")
+    __slots__ = ("_heap", "_numbers", "_removed")
 
     def __init__(self) -> None:
-        self._heap: list[Deadline[T]] = []
+        self._heap: list[Deadline] = []
+        self._numbers = count()
         self._removed = 0
 
-    def add(self, when: float, item: T) -> Deadline[T]:
+    def add(self, when: float, item: T) -> Deadline:
         """Put an item in; keep the result to `remove` it."""
-        deadline = Deadline(when, item)
+        deadline = [when, next(self._numbers), item]
         heappush(self._heap, deadline)
         return deadline
 
-    def remove(self, deadline: Deadline[T]) -> bool:
+    def remove(self, deadline: Deadline) -> bool:
         """Take an item out; False if it was due or removed before."""
-        if deadline.item is None:
+        if deadline[2] is None:
             return False
-        deadline.item = None
+        deadline[2] = None
         self._removed += 1
         if self._removed > SWEEP_FROM and self._removed * 2 > len(self._heap):
-            self._heap = [d for d in self._heap if d.item is not None]
+            self._heap = [d for d in self._heap if d[2] is not None]
             heapify(self._heap)
             self._removed = 0
         return True
@@ -59,21 +52,18 @@ class Deadlines(Generic[T]):
     def due(self, now: float) -> list[T]:
         """Take out all items whose moment has come, in order."""
         items: list[T] = []
-        heap = self._heap
-        while heap and (heap[0].item is None or heap[0].when <= now):
-            deadline = heappop(heap)
-            if deadline.item is None:
-                self._removed -= 1
-            else:
-                items.append(deadline.item)
-                deadline.item = None
+        while self.next <= now:
+            deadline = heappop(self._heap)
+            items.append(deadline[2])
+            deadline[2] = None
         return items
 
     @property
     def next(self) -> float:
         """The next moment at which `due` gives something; infinity if there is none."""
         heap = self._heap
-        while heap and heap[0].item is None:
+        while heap and heap[0][2] is None:
             heappop(heap)
             self._removed -= 1
-        return heap[0].when if heap else float("inf")
+        when: float = heap[0][0] if heap else float("inf")
+        return when

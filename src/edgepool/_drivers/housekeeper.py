@@ -27,7 +27,7 @@ class Housekeeper:
         self._deadlines = Deadlines[Callback]()
         self._thread: Thread | None = None
 
-    def call_at(self, when: float, callback: Callback) -> Deadline[Callback]:
+    def call_at(self, when: float, callback: Callback) -> Deadline:
         """Call back at `when` (on the monotonic clock), or soon after."""
         with self._condition:
             sooner = when < self._deadlines.next
@@ -41,7 +41,7 @@ class Housekeeper:
                 self._condition.notify()
         return deadline
 
-    def cancel(self, deadline: Deadline[Callback]) -> bool:
+    def cancel(self, deadline: Deadline) -> bool:
         """Forget a deadline; False if it was called before."""
         with self._condition:
             cancelled = self._deadlines.remove(deadline)

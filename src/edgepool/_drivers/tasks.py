@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from time import monotonic
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
@@ -58,19 +59,36 @@ class TaskDriver(Generic[T]):
         self, entry: Entry[T] | None, now: float, timeout: float | None
     ) -> Entry[T]:
         """Finish a borrow: wait if there is no entry; make sure that it is alive."""
-        if entry is not None and now < entry.expires_at:
+        if timeout is None:
+            timeout = self.core.settings.timeout
+        deadline = now + timeout
+        if entry is None:
+            # `wait` once more, but for a crowd: with as few frames, calls and objects
+            # for each who waits as it goes.
+            if not self.core.open:
+                self.before_waiting()
+            waiter, patience = self._line_up(deadline)
+            try:
+                self.core.enqueue(now, waiter, again=False)
+                self._see_to_it()
+                if not waiter.resolved and not self._too_late(waiter, deadline):
+                    await waiter.wake
+            except BaseException:
+                self.tell(self.core.abandon, waiter)
+                raise
+            finally:
+                self._patience.remove(patience)
+            entry = waiter.entry
+            now = self.clock()
+            if entry is None:
+                raise refused(waiter, self.name, self.statistics(), now)
+            if now < entry.due_at:
+                return entry
+        if now < entry.expires_at:
             check_due = self.core.examine(now, entry)
             if not check_due and self.is_alive(entry.resource):
                 return entry
             entry.due_at = now  # for the flow to see to
-        if timeout is None:
-            timeout = self.core.settings.timeout
-        deadline = now + max(timeout, 0.0)
-        if entry is None:
-            self.before_waiting()
-            entry = await self.wait(deadline, again=False)
-        if self.clock() < entry.due_at:
-            return entry
         return await _flows.verified(self, entry, deadline)
 
     def put(self, entry: Entry[T]) -> None:
@@ -105,17 +123,7 @@ class TaskDriver(Generic[T]):
 
     async def wait(self, deadline: float, again: bool) -> Entry[T]:
         """Wait in the queue for an entry."""
-        # Not by `park`: ten thousand tasks that wait have one coroutine less each.
-        waiter, patience = self._line_up(deadline)
-        try:
-            self.tell(self.core.enqueue, waiter, again)
-            if not waiter.resolved and not self._too_late(waiter, deadline):
-                await waiter.wake
-        except BaseException:
-            self.tell(self.core.abandon, waiter)
-            raise
-        finally:
-            self._patience.remove(patience)
+        waiter = await self.park(partial(self.core.enqueue, again=again), deadline)
         if waiter.entry is not None:
             return waiter.entry
         raise refused(waiter, self.name, self.statistics(), self.clock())
@@ -136,9 +144,10 @@ class TaskDriver(Generic[T]):
             self._patience.remove(patience)
         return waiter
 
-    def _line_up(self, deadline: float) -> tuple[Waiter[T], Deadline[Waiter[T]]]:
-        self.use_running_loop()
-        waiter = Waiter[T](self._running.create_future())
+    def _line_up(self, deadline: float) -> tuple[Waiter[T], Deadline]:
+        loop = self.use_running_loop()
+        # Not Waiter[T](...): a subscript costs as much as all the rest of this.
+        waiter: Waiter[T] = Waiter(loop.create_future())
         patience = self._patience.add(deadline, waiter)
         if deadline < self._timer_at:
             self._set_timer()
@@ -181,7 +190,7 @@ class TaskDriver(Generic[T]):
             self._loop = asyncio.get_running_loop()
         return self._loop
 
-    def use_running_loop(self) -> None:
+    def use_running_loop(self) -> asyncio.AbstractEventLoop:
         """Bind the pool to the running event loop, at its first use.
 
         Raises:
@@ -194,7 +203,7 @@ class TaskDriver(Generic[T]):
             message = f"the pool {self.name!r} cannot open: no event loop is running"
             raise RuntimeError(message) from None
         if self._loop is loop:
-            return
+            return loop
         if self._loop is not None:
             if not self._loop.is_closed():
                 raise RuntimeError(
@@ -203,6 +212,7 @@ class TaskDriver(Generic[T]):
                 )
             self._forget_loop()
         self._loop = loop
+        return loop
 
     def _forget_loop(self) -> None:
         """Drop what belongs to a closed event loop, whose waiters and tasks are dead.

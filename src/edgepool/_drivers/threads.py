@@ -76,7 +76,8 @@ class ThreadDriver(Generic[T]):
         # Closing a psycopg connection waits for nobody: not worth another thread.
         self._close_inline: bool = getattr(adapter, "close_is_instant", False)
         self._mutex = allocate_lock()
-        self._timer: Deadline[Callable[[], object]] | None = None
+        self._timer: Deadline | None = None
+        self._timer_at = float("inf")
 
     # --- borrow and return --------------------------------------------------------
     #
@@ -86,20 +87,22 @@ class ThreadDriver(Generic[T]):
         self, entry: Entry[T] | None, now: float, timeout: float | None
     ) -> Entry[T]:
         """Finish a borrow: wait if there is no entry; make sure that it is alive."""
-        if entry is not None and now < entry.expires_at:
+        if timeout is None:
+            timeout = self.core.settings.timeout
+        deadline = now + timeout
+        if entry is None:
+            if not self.core.open:
+                self.before_waiting()
+            entry = _flows.run(self.wait(deadline, again=False))
+            now = self.clock()
+            if now < entry.due_at:
+                return entry
+        if now < entry.expires_at:
             check_due = self.core.examine(now, entry)
             if not check_due and self.is_alive(entry.resource):
                 return entry
             entry.due_at = now  # for the flow to see to
-        if timeout is None:
-            timeout = self.core.settings.timeout
-        return _flows.run(self._borrow(entry, now + max(timeout, 0.0)))
-
-    async def _borrow(self, entry: Entry[T] | None, deadline: float) -> Entry[T]:
-        if entry is None:
-            self.before_waiting()
-            entry = await self.wait(deadline, again=False)
-        return await _flows.verified(self, entry, deadline)
+        return _flows.run(_flows.verified(self, entry, deadline))
 
     def put(self, entry: Entry[T]) -> None:
         """Return an entry. Never blocks on the network, never fails for its sake."""
@@ -155,7 +158,7 @@ class ThreadDriver(Generic[T]):
         """Tell the core of a waiter, and block until it is resolved or times out."""
         gate = allocate_lock()
         gate.acquire()
-        waiter = Waiter[T](gate)
+        waiter: Waiter[T] = Waiter(gate)
         try:
             self.tell(event, waiter)
             if not waiter.resolved:
@@ -203,15 +206,16 @@ class ThreadDriver(Generic[T]):
 
     def _set_timer(self, wake_at: float) -> None:
         """Have the housekeeper call by `wake_at`. Called with the lock held."""
-        timer = self._timer
-        if timer is not None and timer.item is not None:
-            if timer.when <= wake_at:
-                return
-            housekeeper.cancel(timer)
-        if wake_at < float("inf"):
-            self._timer = housekeeper.call_at(wake_at, _Weak(self._on_time))
+        if wake_at >= self._timer_at:
+            return
+        if self._timer is not None:
+            housekeeper.cancel(self._timer)
+        self._timer_at = wake_at
+        self._timer = housekeeper.call_at(wake_at, _Weak(self._on_time))
 
     def _on_time(self) -> None:
+        with self._mutex:
+            self._timer, self._timer_at = None, float("inf")
         self.tell(self.core.tick)
 
     def leave(self) -> None:
@@ -219,7 +223,7 @@ class ThreadDriver(Generic[T]):
         with self._mutex:
             if self._timer is not None:
                 housekeeper.cancel(self._timer)
-                self._timer = None
+                self._timer, self._timer_at = None, float("inf")
         housekeeper.rest()
         workers.rest()
 
