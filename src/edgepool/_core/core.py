@@ -37,6 +37,10 @@ IDLE, IN_USE = State.IDLE, State.IN_USE
 # connections opened together do not expire together (psycopg_pool's figure).
 LIFETIME_JITTER = 0.05
 
+# Who returns a connection within this many seconds has used it: it counts as alive, and
+# whoever takes it over from him at once need not probe it.
+BRIEF = 0.005
+
 ReturnEvent: TypeAlias = Callable[[float, Entry[T]], None]
 
 
@@ -97,9 +101,12 @@ class PoolCore(Planner[T]):
         if not self._keep(now, entry):
             return
         entry.proven_at = now
+        if now < entry.lent_at + BRIEF:
+            entry.due_at = self._trusted_until(now, entry)
         if self._queue.waiting and self._fits:
             self._serve(now, entry)
-            self._calm = self._is_calm()
+            if not self._queue.waiting:
+                self._calm = self._is_calm()
         else:
             self._shelve(entry)
             self._plan(now)
@@ -156,14 +163,17 @@ class PoolCore(Planner[T]):
         The caller is about to probe the entry; the next probe is due later. Needs no
         lock: the entry is the caller's.
         """
-        due_at = now + self._trust
-        entry.due_at = due_at if due_at < entry.expires_at else entry.expires_at
+        entry.due_at = self._trusted_until(now, entry)
         return now >= entry.proven_at + self.settings.check_after
 
     def proven(self, now: float, entry: Entry[T]) -> None:
         """Record that a borrowed entry passed its check. Needs no lock either."""
         entry.proven_at = now
-        entry.due_at = min(now + self._trust, entry.expires_at)
+        entry.due_at = self._trusted_until(now, entry)
+
+    def _trusted_until(self, now: float, entry: Entry[T]) -> float:
+        until = now + self._trust
+        return until if until < entry.expires_at else entry.expires_at
 
     def overdue(self, now: float, entry: Entry[T]) -> None:
         """Retire a borrowed entry that is over its age before anybody used it."""
@@ -257,10 +267,13 @@ class PoolCore(Planner[T]):
             self._queue.refuse(waiter, Refusal.CLOSED, None)
             return
         self._queue.add(waiter, first=again)
-        self._outage.hurry()
-        self._plan(now)
-        if waiter.resolved:
-            return
+        if self._outage.since is not None:
+            self._outage.hurry()
+        ledger = self._ledger
+        if ledger.idle or len(ledger.entries) < self.settings.max_size:
+            self._plan(now)
+            if waiter.resolved:
+                return
         if not again and limit and len(self._queue.waiting) > limit:
             self._queue.remove(now, waiter, Refusal.FULL, self._outage.error)
             self._calm = self._is_calm()

@@ -179,7 +179,7 @@ class Planner(Generic[T]):
 
     def _serve(self, now: float, entry: Entry[T]) -> None:
         self._ledger.lend(now, entry)
-        self._queue.serve(now, entry)
+        self.wakes.append(self._queue.serve(now, entry))
 
     def _shelve(self, entry: Entry[T]) -> None:
         self._ledger.shelve(entry)

@@ -38,13 +38,13 @@ class WaitQueue(Generic[T]):
         if first:
             self.waiting.move_to_end(waiter, last=False)
 
-    def serve(self, now: float, entry: Entry[T]) -> None:
-        """Give an entry, which is lent already, to the first waiter."""
+    def serve(self, now: float, entry: Entry[T]) -> Waiter[T]:
+        """Give an entry, which is lent already, to the first waiter; to be woken."""
         waiter, _ = self.waiting.popitem(last=False)
         waiter.entry = entry
         waiter.resolved = True
         self._counters.wait_time += now - waiter.since
-        self._wake(waiter)
+        return waiter
 
     def remove(
         self, now: float, waiter: Waiter[T], why: Refusal, cause: BaseException | None

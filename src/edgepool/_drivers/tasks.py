@@ -70,11 +70,13 @@ class TaskDriver(Generic[T]):
             waiter, patience = self._line_up(deadline)
             try:
                 self.core.enqueue(now, waiter, again=False)
-                self._see_to_it()
-                if not waiter.resolved and not self._too_late(waiter, deadline):
+                self.see_to_it()
+                if not waiter.resolved and deadline <= now:
+                    self.tell(self.core.time_out, waiter)
+                if not waiter.resolved:
                     await waiter.wake
             except BaseException:
-                self.tell(self.core.abandon, waiter)
+                self._interrupted(waiter)
                 raise
             finally:
                 self._patience.remove(patience)
@@ -95,8 +97,10 @@ class TaskDriver(Generic[T]):
         """Return an entry. Never suspends, never fails for the pool's own reasons."""
         core = self.core
         if self.is_clean(entry.resource):
-            if (event := core.give_back(self.clock(), entry)) is not None:
-                self.tell(event, entry)
+            now = self.clock()
+            if (event := core.give_back(now, entry)) is not None:
+                event(now, entry)
+                self.see_to_it()
         elif self.is_alive(entry.resource):
             self.tell(core.give_back_dirty, entry)
         else:
@@ -118,7 +122,7 @@ class TaskDriver(Generic[T]):
     ) -> R:
         """Tell the core a fact, with the time; then see to what it wants done."""
         result = event(self.clock(), *args, **kw)
-        self._see_to_it()
+        self.see_to_it()
         return result
 
     async def wait(self, deadline: float, again: bool) -> Entry[T]:
@@ -135,17 +139,21 @@ class TaskDriver(Generic[T]):
         waiter, patience = self._line_up(deadline)
         try:
             self.tell(event, waiter)
-            if not waiter.resolved and not self._too_late(waiter, deadline):
+            if not waiter.resolved and deadline <= self.clock():
+                self.tell(self.core.time_out, waiter)
+            if not waiter.resolved:
                 await waiter.wake
         except BaseException:
-            self.tell(self.core.abandon, waiter)
+            self._interrupted(waiter)
             raise
         finally:
             self._patience.remove(patience)
         return waiter
 
     def _line_up(self, deadline: float) -> tuple[Waiter[T], Deadline]:
-        loop = self.use_running_loop()
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            loop = self.use_running_loop()
         # Not Waiter[T](...): a subscript costs as much as all the rest of this.
         waiter: Waiter[T] = Waiter(loop.create_future())
         patience = self._patience.add(deadline, waiter)
@@ -153,11 +161,10 @@ class TaskDriver(Generic[T]):
             self._set_timer()
         return waiter, patience
 
-    def _too_late(self, waiter: Waiter[T], deadline: float) -> bool:
-        if self.clock() < deadline:
-            return False
-        self.tell(self.core.time_out, waiter)
-        return True
+    def _interrupted(self, waiter: Waiter[T]) -> None:
+        self.tell(self.core.abandon, waiter)
+        # The future of another event loop cannot be awaited; say it in our words.
+        self.use_running_loop()
 
     async def bounded(
         self, work: Coroutine[Any, Any, R], resource: T, deadline: float
@@ -229,14 +236,15 @@ class TaskDriver(Generic[T]):
         if was_open:
             core.start(now)
 
-    def _see_to_it(self) -> None:
+    def see_to_it(self) -> None:
         """Wake who has an answer, start what is to be done, set the timer."""
         core = self.core
         wakes, commands = core.wakes, core.commands
         if wakes:
             core.wakes = []
             for waiter in wakes:
-                _wake(waiter.wake)
+                if not waiter.wake.done():  # else it is cancelled, or timed out
+                    waiter.wake.set_result(None)
         if commands:
             core.commands = []
             for command in commands:
@@ -276,7 +284,7 @@ class TaskDriver(Generic[T]):
             self.core.time_out(now, waiter)
         if now >= self.core.wake_at:
             self.core.tick(now)
-        self._see_to_it()
+        self.see_to_it()
         if self._timer is None:
             self._set_timer()
 
@@ -300,11 +308,6 @@ class TaskDriver(Generic[T]):
     def _cancel(self, task: asyncio.Task[None]) -> None:
         # Not before its first step: a flow that never began tells the core nothing.
         self._running.call_soon(task.cancel)
-
-
-def _wake(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 def _take_note(task: asyncio.Task[Any]) -> None:

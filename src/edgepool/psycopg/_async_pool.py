@@ -12,7 +12,7 @@ import warnings
 from contextlib import suppress
 from sys import _getframe
 from types import TracebackType
-from typing import Generic, cast
+from typing import Any, Generic, cast
 
 import psycopg_pool
 from psycopg import AsyncConnection
@@ -38,7 +38,9 @@ IDLE = int(TransactionStatus.IDLE)
 class AsyncConnectionLease(Generic[ACT]):
     """A borrower's claim on a connection, from `with` to its end."""
 
-    __slots__ = ("_entry", "_lent_at", "_pool", "_timeout")
+    __slots__ = ("_pool", "_timeout", "entry")
+
+    entry: Entry[ACT]
 
     def __init__(self, pool: AsyncConnectionPool[ACT], timeout: float | None) -> None:
         self._pool = pool
@@ -51,11 +53,10 @@ class AsyncConnectionLease(Generic[ACT]):
         entry = engine.core.borrow(now)
         if entry is None or now >= entry.due_at:
             entry = await engine.settle(entry, now, self._timeout)
-        self._entry = entry
-        self._lent_at = entry.lent_at
+        self.entry = entry
         conn = entry.resource
         conn._pool = pool
-        conn._edgepool_entry = entry  # type: ignore[attr-defined]
+        conn._edgepool_claim = self  # type: ignore[attr-defined]
         return conn
 
     async def __aexit__(
@@ -64,20 +65,22 @@ class AsyncConnectionLease(Generic[ACT]):
         exc_val: BaseException | None,
         exc_tb: TracebackType | None,
     ) -> None:
-        entry, pool = self._entry, self._pool
+        entry, pool = self.entry, self._pool
         conn = entry.resource
-        if entry.lent_at != self._lent_at:  # returned, and somebody else's by now
+        try:
+            mine = conn._edgepool_claim is self  # type: ignore[attr-defined]
+        except AttributeError:
+            mine = False
+        if not mine:  # it was returned in the block; it may be another's by now
             raise pool._not_lent(conn)
         # On an idle connection psycopg's exit would only commit nothing, for 1 µs.
         if conn.pgconn.transaction_status == IDLE and conn._pipeline is None:
-            pool._give(conn, pool._returns_clean)
+            pool._give(conn, entry, pool._returns_clean)
             return
-        if conn._pool is not pool:
-            raise pool._not_lent(conn)
         try:
             await conn.__aexit__(exc_type, exc_val, exc_tb)
         finally:
-            pool._give(conn, clean=False)
+            pool._give(conn, entry, clean=False)
 
 
 @own_engine
@@ -222,7 +225,7 @@ class AsyncConnectionPool(
             entry = await engine.settle(entry, now, timeout)
         conn = entry.resource
         conn._pool = self
-        conn._edgepool_entry = entry  # type: ignore[attr-defined]
+        conn._edgepool_claim = entry  # type: ignore[attr-defined]
         return conn
 
     async def putconn(self, conn: ACT) -> None:
@@ -233,16 +236,17 @@ class AsyncConnectionPool(
         Raises:
             ValueError: it is not lent by this pool; says where it was returned.
         """
+        claim: Any = getattr(conn, "_edgepool_claim", None)
+        if claim is None or conn._pool is not self:
+            raise self._not_lent(conn)
+        entry: Any = claim if type(claim) is Entry else claim.entry
         idle = conn.pgconn.transaction_status == IDLE and conn._pipeline is None
-        self._give(conn, idle and self._returns_clean)
+        self._give(conn, entry, idle and self._returns_clean)
 
-    def _give(self, conn: ACT, clean: bool) -> None:
+    def _give(self, conn: ACT, entry: Entry[ACT], clean: bool) -> None:
         try:
-            if conn._pool is not self:
-                raise AttributeError
-            entry: Entry[ACT] = conn._edgepool_entry  # type: ignore[attr-defined]
             # Of two who return it at the same time, one can delete the attribute.
-            del conn._edgepool_entry  # type: ignore[attr-defined]
+            del conn._edgepool_claim  # type: ignore[attr-defined]
         except AttributeError:
             raise self._not_lent(conn) from None
         conn._pool = None
@@ -252,8 +256,11 @@ class AsyncConnectionPool(
         engine = self._engine
         if not clean:
             engine.put(entry)
-        elif (event := engine.core.give_back(engine.clock(), entry)) is not None:
-            engine.tell(event, entry)
+            return
+        now = engine.clock()
+        if (event := engine.core.give_back(now, entry)) is not None:
+            event(now, entry)
+            engine.see_to_it()
 
     @staticmethod
     async def check_connection(conn: ACT) -> None:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from sys import _getframe
 from time import monotonic
 from types import TracebackType
-from typing import Generic, cast
+from typing import Any, Generic, cast
 
 import psycopg_pool
 from psycopg import Connection
@@ -38,7 +38,9 @@ IDLE = int(TransactionStatus.IDLE)
 class ConnectionLease(Generic[CT]):
     """A borrower's claim on a connection, from `with` to its end."""
 
-    __slots__ = ("_entry", "_lent_at", "_pool", "_timeout")
+    __slots__ = ("_pool", "_timeout", "entry")
+
+    entry: Entry[CT]
 
     def __init__(self, pool: ConnectionPool[CT], timeout: float | None) -> None:
         self._pool = pool
@@ -51,11 +53,10 @@ class ConnectionLease(Generic[CT]):
         entry = engine.core.borrow(now)
         if entry is None or now >= entry.due_at:
             entry = engine.settle(entry, now, self._timeout)
-        self._entry = entry
-        self._lent_at = entry.lent_at
+        self.entry = entry
         conn = entry.resource
         conn._pool = pool
-        conn._edgepool_entry = entry  # type: ignore[attr-defined]
+        conn._edgepool_claim = self  # type: ignore[attr-defined]
         return conn
 
     def __exit__(
@@ -64,20 +65,22 @@ class ConnectionLease(Generic[CT]):
         exc_val: BaseException | None,
         exc_tb: TracebackType | None,
     ) -> None:
-        entry, pool = self._entry, self._pool
+        entry, pool = self.entry, self._pool
         conn = entry.resource
-        if entry.lent_at != self._lent_at:  # returned, and somebody else's by now
+        try:
+            mine = conn._edgepool_claim is self  # type: ignore[attr-defined]
+        except AttributeError:
+            mine = False
+        if not mine:  # it was returned in the block; it may be another's by now
             raise pool._not_lent(conn)
         # On an idle connection psycopg's exit would only commit nothing, for 1 µs.
         if conn.pgconn.transaction_status == IDLE and conn._pipeline is None:
-            pool._give(conn, pool._returns_clean)
+            pool._give(conn, entry, pool._returns_clean)
             return
-        if conn._pool is not pool:
-            raise pool._not_lent(conn)
         try:
             conn.__exit__(exc_type, exc_val, exc_tb)
         finally:
-            pool._give(conn, clean=False)
+            pool._give(conn, entry, clean=False)
 
 
 @own_engine
@@ -210,7 +213,7 @@ class ConnectionPool(
             entry = engine.settle(entry, now, timeout)
         conn = entry.resource
         conn._pool = self
-        conn._edgepool_entry = entry  # type: ignore[attr-defined]
+        conn._edgepool_claim = entry  # type: ignore[attr-defined]
         return conn
 
     def putconn(self, conn: CT) -> None:
@@ -221,16 +224,17 @@ class ConnectionPool(
         Raises:
             ValueError: it is not lent by this pool; says where it was returned.
         """
+        claim: Any = getattr(conn, "_edgepool_claim", None)
+        if claim is None or conn._pool is not self:
+            raise self._not_lent(conn)
+        entry: Any = claim if type(claim) is Entry else claim.entry
         idle = conn.pgconn.transaction_status == IDLE and conn._pipeline is None
-        self._give(conn, idle and self._returns_clean)
+        self._give(conn, entry, idle and self._returns_clean)
 
-    def _give(self, conn: CT, clean: bool) -> None:
+    def _give(self, conn: CT, entry: Entry[CT], clean: bool) -> None:
         try:
-            if conn._pool is not self:
-                raise AttributeError
-            entry: Entry[CT] = conn._edgepool_entry  # type: ignore[attr-defined]
             # Of two who return it at the same time, one can delete the attribute.
-            del conn._edgepool_entry  # type: ignore[attr-defined]
+            del conn._edgepool_claim  # type: ignore[attr-defined]
         except AttributeError:
             raise self._not_lent(conn) from None
         conn._pool = None

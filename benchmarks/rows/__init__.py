@@ -1,0 +1,14 @@
+"""The rows of the speed table, one module per group; ``ALL`` is their order."""
+
+from ..model import Row
+from . import burst, footprint, liveness, load, overhead, recovery, waiters
+
+ALL: tuple[Row, ...] = (
+    *overhead.ROWS,
+    *liveness.ROWS,
+    *load.ROWS,
+    *burst.ROWS,
+    *waiters.ROWS,
+    *recovery.ROWS,
+    *footprint.ROWS,
+)

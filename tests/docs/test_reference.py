@@ -1,0 +1,203 @@
+"""The reference has everything that there is, with the defaults that it really has."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import edgepool
+from edgepool._face import Face
+
+POOL, ADAPTER = "docs/reference/pool.md", "docs/reference/adapter.md"
+STATISTICS, ERRORS = "docs/reference/statistics.md", "docs/reference/errors.md"
+LOGGING = "docs/reference/logging.md"
+
+PSYCOPG_POOLS = (
+    edgepool.ConnectionPool,
+    edgepool.AsyncConnectionPool,
+    edgepool.NullConnectionPool,
+    edgepool.AsyncNullConnectionPool,
+)
+POOLS = (*PSYCOPG_POOLS, edgepool.Pool, edgepool.AsyncPool)
+
+# psycopg_pool's engine has these; edgepool says that it has not.
+NOT_OURS = {"run_task", "schedule_task", "worker"}
+
+EXCEPTIONS = [
+    name
+    for name in edgepool.__all__
+    if isinstance(cls := getattr(edgepool, name), type) and issubclass(cls, Exception)
+]
+
+LOG_METHODS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
+
+DEFAULT = re.compile(r"^Default: (.+)\.$", re.MULTILINE)
+
+
+def arguments(function: Any) -> dict[str, Any]:
+    """Give the arguments of a constructor that have a default, with it."""
+    return {
+        parameter.name: parameter.default
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.default is not inspect.Parameter.empty
+    }
+
+
+def shown(default: object) -> str:
+    """Write a default as the reference does."""
+    if isinstance(default, type):
+        return f"`{default.__module__}.{default.__qualname__}`"
+    return f"`{default!r}`".replace("'", '"')
+
+
+def documented_default(section: str, cls: type) -> str | None:
+    """Read a default: `4`; null pools: `0`; asyncio: `psycopg.AsyncConnection`."""
+    found = DEFAULT.search(section)
+    if found is None:
+        return None
+    usual, *others = found[1].split("; ")
+    for other in others:
+        kind, _, value = other.partition(": ")
+        if kind.removesuffix(" pools") in cls.__name__.lower().replace(
+            "async", "asyncio"
+        ):
+            usual = value
+    return usual
+
+
+@pytest.mark.parametrize("cls", PSYCOPG_POOLS, ids=lambda cls: cls.__name__)
+def test_each_argument_is_there_with_its_default(
+    cls: Any, pages: dict[str, Any]
+) -> None:
+    sections = pages[POOL].sections
+    real = {name: shown(value) for name, value in arguments(cls).items()}
+    documented = {
+        name: documented_default(sections.get(name, ""), cls) for name in real
+    }
+
+    assert real == documented
+
+
+def test_each_argument_of_the_generic_pools_is_there_with_its_default(
+    pages: dict[str, Any],
+) -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \| (`[^|]*`) \|", pages[ADAPTER].prose, re.MULTILINE
+    )
+    real = {name: shown(value) for name, value in arguments(Face.__init__).items()}
+
+    assert real == {name: default for name, default in rows if name in real}
+
+
+@pytest.mark.parametrize("name", edgepool.__all__)
+def test_each_public_name_is_in_the_reference(
+    name: str, pages: dict[str, Any]
+) -> None:
+    spans = {
+        span
+        for page in pages.values()
+        if "/reference/" in page.name
+        for span in page.code_spans
+    }
+
+    assert {name, f"edgepool.{name}"} & spans
+
+
+@pytest.mark.parametrize("cls", POOLS, ids=lambda cls: cls.__name__)
+def test_each_method_and_property_is_in_the_reference(
+    cls: Any, pages: dict[str, Any]
+) -> None:
+    spans = " ".join(pages[POOL].code_spans + pages[ADAPTER].code_spans)
+    words = set(re.findall(r"\w+", spans))
+    public = {name for name in dir(cls) if not name.startswith("_")} - NOT_OURS
+
+    assert set() == public - words
+
+
+def test_each_number_is_explained(pages: dict[str, Any]) -> None:
+    page = pages[STATISTICS]
+    fields = {field.name for field in dataclasses.fields(edgepool.PoolStatistics)}
+
+    assert set() == fields - set(page.code_spans)
+
+
+def test_each_number_of_psycopg_pool_is_explained(pages: dict[str, Any]) -> None:
+    from edgepool.psycopg._face import _counters
+
+    pool = edgepool.ConnectionPool(open=False)
+    keys = {*pool.get_stats(), *_counters(pool.statistics())}
+
+    assert set() == keys - set(pages[STATISTICS].code_spans)
+
+
+@pytest.mark.parametrize("name", EXCEPTIONS)
+def test_each_error_has_an_anchor(name: str, pages: dict[str, Any]) -> None:
+    assert name.lower() in pages[ERRORS].anchors
+
+
+def test_each_attribute_of_a_timeout_is_explained(pages: dict[str, Any]) -> None:
+    source = inspect.getsource(edgepool.PoolTimeout.__init__)
+    names = re.findall(r"self\.(\w+) = ", source)
+
+    assert names
+    assert set() == set(names) - set(pages[ERRORS].code_spans)
+
+
+# logging
+
+
+def log_calls(root: Path) -> set[tuple[str, str]]:
+    """Give each line that the library logs: the logger's name, the format."""
+    calls: set[tuple[str, str]] = set()
+    for file in sorted((root / "src" / "edgepool").rglob("*.py")):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        loggers = {
+            target.id: node.value.args[0].value
+            for node in tree.body
+            if isinstance(node, ast.Assign)
+            and isinstance(node.value, ast.Call)
+            and ast.unparse(node.value.func) == "logging.getLogger"
+            and isinstance(node.value.args[0], ast.Constant)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
+        for node in ast.walk(tree):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and isinstance(node.func.value, ast.Name)
+                and node.func.value.id in loggers
+                and node.func.attr in LOG_METHODS
+            ):
+                text = next(
+                    a.value
+                    for a in node.args
+                    if isinstance(a, ast.Constant) and isinstance(a.value, str)
+                )
+                calls.add((loggers[node.func.value.id], text))
+    return calls
+
+
+def test_each_line_of_the_log_is_explained(pages: dict[str, Any], root: Path) -> None:
+    sections = pages[LOGGING].sections
+    missing = [
+        (logger, text)
+        for logger, text in sorted(log_calls(root))
+        if f"`{text}`" not in sections.get(logger, "")
+    ]
+
+    assert [] == missing
+
+
+def test_no_line_of_the_log_is_made_up(pages: dict[str, Any], root: Path) -> None:
+    real = {text for _, text in log_calls(root)}
+    rows = re.findall(r"^\| `([^`]+)` \| [A-Z]", pages[LOGGING].prose, re.MULTILINE)
+
+    assert rows
+    assert set() == set(rows) - real

@@ -1,0 +1,251 @@
+"""Threads that take turns, in virtual time.
+
+What `JumpingLoop` is for tasks, this is for threads: of all threads, one runs, and it
+runs until it waits. Then it is the turn of whoever was woken first. When everybody
+waits, the clock jumps to the next timeout. So a test of the thread driver takes no
+time, and twice the same test does twice the same.
+
+The driver under test is the real one; only what it waits with is from here: locks,
+conditions, events, threads and the clock.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from heapq import heappop, heappush
+from itertools import count
+
+
+class Stay:
+    """One wait of one thread, from its beginning to its end."""
+
+    def __init__(self):
+        self.gate = threading.Lock()
+        self.gate.acquire()
+        self.over = False
+        self.woken = False
+
+
+class Turns:
+    """Whose turn it is, and what time. Made by the thread that has the first turn."""
+
+    def __init__(self):
+        self._now = 0.0
+        self._ready = deque()
+        self._until_quiet = deque()
+        self._timeouts = []
+        self._order = count()
+        self._parked = {}
+        self._main = threading.current_thread()
+        self._main_stay = None
+        self._stuck = False
+        self._ended = False
+        self.threads = []
+
+    # --- what a test asks for -----------------------------------------------------
+
+    def time(self):
+        return self._now
+
+    def sleep(self, seconds):
+        self.stay(Stay(), seconds)
+
+    def quiet(self):
+        """Wait until every other thread waits, without letting time pass."""
+        stay = Stay()
+        self._until_quiet.append(stay)
+        self.stay(stay, None)
+
+    @property
+    def running(self):
+        """The threads that were started and have not ended."""
+        return [thread for thread in self.threads if not thread.ended]
+
+    def end(self):
+        """End all threads: whoever waits, now or later, gets a SystemExit."""
+        self._ended = True
+        for stay in [*self._ready, *self._parked]:
+            if stay.gate.locked():
+                stay.gate.release()
+        for thread in self.threads:
+            threading.Thread.join(thread)
+
+    # --- what the primitives are made of ------------------------------------------
+
+    def stay(self, stay, timeout):
+        """Wait until somebody wakes this stay (True), or the time is up (False)."""
+        self._must_go_on()
+        is_main = threading.current_thread() is self._main
+        if is_main:
+            self._main_stay = stay
+        if timeout is not None:
+            heappush(self._timeouts, (self._now + timeout, next(self._order), stay))
+        self._parked[stay] = None
+        self.pass_on()
+        stay.gate.acquire()
+        del self._parked[stay]
+        self._must_go_on()
+        if is_main and self._stuck:
+            self._stuck = False
+            stay.over = True
+            raise RuntimeError(
+                f"nothing will ever happen any more: {len(self.running)} threads wait,"
+                f" and none of them has a timeout (at {self._now:g} s)"
+            )
+        return stay.woken
+
+    def _must_go_on(self):
+        if self._ended and threading.current_thread() is not self._main:
+            raise SystemExit
+
+    def wake(self, stay):
+        if not stay.over:
+            stay.over = stay.woken = True
+            self._ready.append(stay)
+
+    def pass_on(self):
+        """Give the turn to the next thread."""
+        if self._ended:
+            return
+        if self._ready:
+            self._ready.popleft().gate.release()
+            return
+        if self._until_quiet:
+            self._until_quiet.popleft().gate.release()
+            return
+        while self._timeouts:
+            when, _, stay = heappop(self._timeouts)
+            if not stay.over:
+                stay.over = True
+                self._now = max(self._now, when)
+                stay.gate.release()
+                return
+        self._stuck = True
+        self._main_stay.gate.release()
+
+    # --- the primitives -----------------------------------------------------------
+
+    def Lock(self):
+        return TurnLock(self)
+
+    def Condition(self):
+        return TurnCondition(self)
+
+    def Event(self):
+        return TurnEvent(self)
+
+    def Thread(self, **arguments):
+        thread = TurnThread(self, **arguments)
+        self.threads.append(thread)
+        return thread
+
+
+class TurnLock:
+    def __init__(self, turns):
+        self._turns = turns
+        self._locked = False
+        self._stays = deque()
+
+    def acquire(self, blocking=True, timeout=-1):
+        if not self._locked:
+            self._locked = True
+            return True
+        if not blocking or timeout == 0:
+            return False
+        stay = Stay()
+        self._stays.append(stay)
+        return self._turns.stay(stay, None if timeout < 0 else timeout)
+
+    def release(self):
+        if not self._locked:
+            raise RuntimeError("release unlocked lock")
+        while self._stays:
+            stay = self._stays.popleft()
+            if not stay.over:
+                self._turns.wake(stay)  # the lock is handed over, and stays locked
+                return
+        self._locked = False
+
+    def __enter__(self):
+        return self.acquire()
+
+    def __exit__(self, *exc_info):
+        self.release()
+
+
+class TurnCondition:
+    def __init__(self, turns):
+        self._turns = turns
+        self._lock = TurnLock(turns)
+        self._stays = deque()
+
+    def __enter__(self):
+        return self._lock.__enter__()
+
+    def __exit__(self, *exc_info):
+        self._lock.release()
+
+    def wait(self, timeout=None):
+        stay = Stay()
+        self._stays.append(stay)
+        self._lock.release()
+        try:
+            return self._turns.stay(stay, timeout)
+        finally:
+            self._lock.acquire()
+
+    def notify(self):
+        while self._stays:
+            stay = self._stays.popleft()
+            if not stay.over:
+                self._turns.wake(stay)
+                return
+
+
+class TurnEvent:
+    def __init__(self, turns):
+        self._turns = turns
+        self._set = False
+        self._stays = []
+
+    def set(self):
+        self._set = True
+        for stay in self._stays:
+            self._turns.wake(stay)
+        self._stays = []
+
+    def wait(self, timeout=None):
+        if not self._set:
+            stay = Stay()
+            self._stays.append(stay)
+            self._turns.stay(stay, timeout)
+        return self._set
+
+
+class TurnThread(threading.Thread):
+    def __init__(self, turns, **arguments):
+        super().__init__(**arguments)
+        self._turns = turns
+        self._first = Stay()
+        self._end = TurnEvent(turns)
+        self.ended = False
+
+    def start(self):
+        self._turns.wake(self._first)
+        super().start()
+
+    def run(self):
+        self._first.gate.acquire()
+        try:
+            self._turns._must_go_on()
+            super().run()
+        except SystemExit:
+            pass  # the test has ended
+        finally:
+            self.ended = True
+            self._end.set()
+            self._turns.pass_on()
+
+    def join(self, timeout=None):
+        self._end.wait(timeout)

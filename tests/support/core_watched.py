@@ -1,0 +1,464 @@
+"""A driven core that is watched: each command must be legal, each promise hold.
+
+The watcher keeps its own books, from what it tells the core and what the core wants
+done, and compares them with the core's statistics after each event.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from edgepool._core import (
+    Abort,
+    Alarm,
+    Check,
+    Close,
+    Connect,
+    Entry,
+    Reason,
+    Refusal,
+    Reset,
+    State,
+    Waiter,
+)
+from edgepool._core.backoff import EAGER, retry_delay
+from edgepool._core.entry import ALWAYS, NEVER
+from edgepool._core.transitions import TRANSITIONS
+
+from .core import REFUSED, Driven, Resource, nobody_sleeps
+
+STATES = {
+    Connect: State.CONNECTING,
+    Check: State.CHECKING,
+    Reset: State.RESETTING,
+    Close: State.CLOSING,
+}
+
+
+class Watched(Driven):
+    """A core with a driver, borrowers and waiters, and somebody who watches them."""
+
+    def __init__(self, **settings: Any) -> None:
+        # Who waits for a connection, in the order in which they are to be served.
+        self.queue: list[Waiter[Resource]] = []
+        # Who was served and has not woken up yet.
+        self.served: list[Waiter[Resource]] = []
+        # What is lent, and what was given back to a pool that was not calm: the thread
+        # that returns it waits for its turn to tell the core.
+        self.held: list[Entry[Resource]] = []
+        self.returning: list[Entry[Resource]] = []
+        # What a borrower probes because he found something dead.
+        self.suspects: list[Entry[Resource]] = []
+        # Who waits until the pool is ready, or empty.
+        self.for_ready: list[Waiter[Resource]] = []
+        self.for_empty: list[Waiter[Resource]] = []
+        # Those that must not be idle any more.
+        self.drained: set[Entry[Resource]] = set()
+
+        # Between these two moments the next connect may start, while connecting fails.
+        self.retry_from = self.retry_by = ALWAYS
+        self.failing_since: float | None = None
+        self.failed_at = ALWAYS
+        self.alarm_at = ALWAYS
+
+        # What the statistics have to say.
+        self.requests = self.queued = self.in_vain = 0
+        self.lost = self.bad_returns = self.connects = self.connect_errors = 0
+
+        # What has happened so far, for a report on the reach of a test.
+        self.seen: Counter[Any] = Counter()
+        super().__init__(opened=False, **settings)
+
+    # --- what the outside world does ----------------------------------------------
+
+    def tell(self, event: Any, *args: Any, **kwargs: Any) -> Any:
+        result = super().tell(event, *args, **kwargs)
+        self.check()
+        return result
+
+    def start(self) -> None:
+        if not self.core.open:
+            self._no_outage()
+        self.tell(self.core.start)
+
+    def close(self) -> None:
+        if self.core.open:
+            self.drained.update(self.states)
+        self.tell(self.core.close)
+
+    def drain(self) -> None:
+        self.drained.update(self.states)
+        self.tell(self.core.drain)
+
+    def abort(self) -> None:
+        self.tell(self.core.abort)
+
+    def borrow(self) -> Entry[Resource] | None:
+        """Borrow, but do not wait."""
+        settings, stats = self.core.settings, self.stats
+        entry = super().borrow()
+        if entry is None:
+            kept = self.core.open and settings.keep_idle and settings.max_idle
+            fits = stats.size - stats.closing <= stats.max_size
+            assert not (kept and fits and stats.idle), "idle, and not lent"
+        else:
+            assert not self.queue, "a newcomer overtakes"
+            self.held.append(entry)
+            self.requests += 1
+        self.check()
+        return entry
+
+    def wait(self, again: bool = False) -> Waiter[Resource]:
+        waiter = Waiter[Resource](nobody_sleeps)
+        self.queue.insert(0 if again else len(self.queue), waiter)
+        before = len(self.queue)
+        if self.failing_since is not None and self.core.open:
+            self.retry_from = min(self.retry_from, self.failed_at + EAGER)
+            self.retry_by = min(self.retry_by, self.failed_at + EAGER)
+        self.tell(self.core.enqueue, waiter, again)
+        limit = self.core.settings.max_waiting
+        if waiter.refusal is Refusal.FULL:
+            assert not again
+            assert 0 < limit < before
+        elif not again and limit and not waiter.resolved:
+            assert before <= limit, "more than max_waiting"
+        if not (waiter.resolved or again):
+            self.queued += 1
+        return waiter
+
+    def time_out(self, waiter: Waiter[Resource]) -> None:
+        self._leave(waiter)
+        self.tell(self.core.time_out, waiter)
+        assert waiter.refusal is Refusal.TIMEOUT
+        assert waiter.cause is self.core.last_error
+
+    def abandon(self, waiter: Waiter[Resource]) -> None:
+        if waiter in self.served:
+            self.served.remove(waiter)
+        else:
+            self._leave(waiter)
+        self.tell(self.core.abandon, waiter)
+        assert waiter.entry is None
+
+    def _leave(self, waiter: Waiter[Resource]) -> None:
+        for crowd in (self.queue, self.for_ready, self.for_empty):
+            if waiter in crowd:
+                crowd.remove(waiter)
+                self.in_vain += crowd is self.queue
+
+    def wait_until_ready(self) -> None:
+        waiter = Waiter[Resource](nobody_sleeps)
+        self.for_ready.append(waiter)
+        self.tell(self.core.when_ready, waiter)
+
+    def wait_until_empty(self) -> None:
+        waiter = Waiter[Resource](nobody_sleeps)
+        self.for_empty.append(waiter)
+        self.tell(self.core.when_empty, waiter)
+
+    def wake_up(self) -> None:
+        """Let all who were served take what they were served."""
+        for waiter in self.served:
+            self.held.append(waiter.entry)
+        self.served.clear()
+
+    def begin_return(self, entry: Entry[Resource]) -> None:
+        """Give back a clean entry, up to where the lock is needed."""
+        self.held.remove(entry)
+        follow_up = self.core.give_back(self.now, entry)
+        if follow_up is not None:
+            assert follow_up == self.core.returned
+            self.returning.append(entry)
+        self.note_steps()
+        self.check()
+
+    def end_return(self) -> None:
+        """Get the lock for the return that has waited longest."""
+        self.tell(self.core.returned, self.returning.pop(0))
+
+    def give_back_dirty(self, entry: Entry[Resource]) -> None:
+        self.held.remove(entry)
+        self.tell(self.core.give_back_dirty, entry)
+
+    def give_back_broken(self, entry: Entry[Resource]) -> None:
+        self.held.remove(entry)
+        self.bad_returns += 1
+        self.tell(self.core.give_back_broken, entry)
+
+    def lose(self, entry: Entry[Resource]) -> None:
+        """Find a borrowed entry dead."""
+        self.held.remove(entry)
+        self.lost += 1
+        self.requests -= entry.state is State.IN_USE
+        result = self.core.lost(self.now, entry)
+        self._suspect(result)
+
+    def find_overdue(self, entry: Entry[Resource]) -> None:
+        self.held.remove(entry)
+        self.requests -= entry.state is State.IN_USE
+        self.tell(self.core.overdue, entry)
+
+    def suspect(self) -> None:
+        self._suspect(self.core.suspect(self.now))
+
+    def _suspect(self, suspects: list[Entry[Resource]]) -> None:
+        assert all(entry.state is State.CHECKING for entry in suspects)
+        self.suspects += suspects
+        self.take_outboxes()
+        self.check()
+
+    def clear_suspicion(self, alive: bool, proven: bool) -> None:
+        entry = self.suspects.pop(0)
+        self.lost += entry.state is not State.ABORTED and not alive
+        self.tell(self.core.checked, entry, alive, proven)
+
+    def tick(self, at: float | None = None) -> None:
+        super().tick(at)
+        for entry in self.idle:
+            assert self.now < self.deadline(entry), "overdue after a tick"
+        assert self.now < self.wake_at, "the timer spins"
+
+    # --- how commands end ---------------------------------------------------------
+
+    def connect_one(self, took: float = 0.0) -> Entry[Resource]:
+        if self.wanted(Connect)[0].state is not State.ABORTED:
+            self._no_outage()
+        return super().connect_one(took)
+
+    def fail_one(
+        self, error: BaseException = REFUSED, permanent: bool = False
+    ) -> Entry[Resource]:
+        entry = self.wanted(Connect)[0]
+        self.connect_errors += 1
+        alarmed = self.alarms
+        if entry.state is State.ABORTED or not self.core.open:
+            super().fail_one(error, permanent)
+            assert alarmed == self.alarms
+            return entry
+
+        if self.failing_since is None:
+            self.failing_since = self.now
+            self.alarm_at = self.now + self.core.settings.reconnect_timeout
+        age = self.now - self.failing_since
+        self.failed_at = self.now
+        # Both, for those who wait may be refused by this very event.
+        self.retry_from = self.now + retry_delay(age, bool(self.queue), self.jitter)
+        self.retry_by = self.now + retry_delay(age, False, self.jitter)
+        established = self.established
+        refused = list(self.queue)
+        super().fail_one(error, permanent)
+
+        if self.now >= self.alarm_at:
+            self.alarm_at = self.now + self.core.settings.reconnect_timeout
+            alarmed += 1
+        assert alarmed == self.alarms
+        if self.queue:
+            self.retry_by = self.retry_from
+        for waiter in refused if permanent and not established else ():
+            assert waiter.refusal is Refusal.FAILED
+            assert waiter.cause is error
+        return entry
+
+    def check_one(self, alive: bool = True, proven: bool = True) -> Entry[Resource]:
+        aborted = self.wanted(Check)[0].state is State.ABORTED
+        self.lost += not (alive or aborted)
+        return super().check_one(alive, proven)
+
+    def reset_one(self, clean: bool = True) -> Entry[Resource]:
+        aborted = self.wanted(Reset)[0].state is State.ABORTED
+        self.bad_returns += not (clean or aborted)
+        return super().reset_one(clean)
+
+    def _no_outage(self) -> None:
+        self.failing_since = None
+        self.retry_from = self.retry_by = self.failed_at = self.alarm_at = ALWAYS
+
+    # --- what the core wants done -------------------------------------------------
+
+    def take_outboxes(self) -> None:
+        for waiter in self.core.wakes:
+            self._has_an_answer(waiter)
+        for command in self.core.commands:
+            if isinstance(command, Alarm):
+                continue
+            if isinstance(command, Abort):
+                self._check_abort(command.entry)
+            else:
+                assert command.entry not in [other.entry for other in self.todo]
+                self._check_legal(command)
+            self.todo.append(command)  # so that the next is judged beside this one
+        del self.todo[len(self.todo) - self._ours(self.core.commands) :]
+        super().take_outboxes()
+
+    @staticmethod
+    def _ours(commands: list[Any]) -> int:
+        return sum(not isinstance(command, Alarm) for command in commands)
+
+    def _has_an_answer(self, waiter: Waiter[Resource]) -> None:
+        assert waiter.resolved
+        assert waiter not in self.woken, "woken twice"
+        if waiter in self.for_ready or waiter in self.for_empty:
+            crowd = self.for_ready if waiter in self.for_ready else self.for_empty
+            crowd.remove(waiter)
+            assert waiter.entry is None
+        elif waiter in self.queue:
+            if waiter.entry is not None:
+                assert waiter is self.queue[0], "not first come, first served"
+                assert waiter.refusal is None
+                assert waiter.entry.state is State.IN_USE
+                self.served.append(waiter)
+                self.requests += 1
+            else:
+                self.in_vain += 1
+            self.queue.remove(waiter)
+        else:
+            assert waiter.refusal is Refusal.TIMEOUT, "answered twice"
+        self.seen[waiter.refusal] += 1
+
+    def _check_abort(self, entry: Entry[Resource]) -> None:
+        assert not self.core.open
+        assert entry.state is State.ABORTED
+        assert entry.resource
+        self.seen[Abort] += 1
+
+    def _check_legal(self, command: Any) -> None:
+        entry, kind = command.entry, type(command)
+        self.seen[kind] += 1
+        assert entry.state is STATES[kind] or entry.state is State.GONE
+        settings, stats = self.core.settings, self.stats
+        if kind is Connect:
+            self.connects += 1
+            assert self.core.open
+            assert stats.size <= settings.max_size, "more than max_size"
+            assert self.now >= self.retry_from, "a connect during the backoff"
+            lanes = 1 if self.failing_since is not None else settings.max_connecting
+            under_way = [e for e in self.wanted(Connect) if e.state is entry.state]
+            assert len(under_way) < lanes, "more connects at a time than lanes"
+        elif kind is Check:
+            assert 0 < settings.check_after < NEVER
+            assert self.now >= entry.proven_at + settings.check_after
+        elif kind is Close and entry.state is State.CLOSING:
+            self.seen[entry.reason] += 1
+            assert self._may_retire(entry), f"closed: {entry.reason}"
+
+    def _may_retire(self, entry: Entry[Resource]) -> bool:
+        settings, stats = self.core.settings, self.stats
+        if entry.reason is Reason.UNUSED:
+            unused = self.now >= entry.idle_since + settings.max_idle
+            return unused and self.established >= settings.min_size
+        if entry.reason is Reason.EXPIRED:
+            return self.now >= entry.expires_at > ALWAYS
+        if entry.reason is Reason.SURPLUS:
+            live = stats.size - stats.closing
+            return live >= stats.max_size or not settings.keep_idle
+        if entry.reason is Reason.UNPOOLED:
+            return not settings.keep_idle
+        if entry.reason is Reason.DRAINED:
+            return entry in self.drained and self.core.open
+        if entry.reason is Reason.CLOSED:
+            return not self.core.open
+        return entry.reason in (Reason.BROKEN, Reason.LOST, Reason.SOILED)
+
+    def note_steps(self) -> None:
+        noted = len(self.steps)
+        super().note_steps()
+        for step in self.steps[noted:]:
+            assert step in TRANSITIONS, step
+            self.seen[step] += 1
+
+    # --- what holds after each event ----------------------------------------------
+
+    @property
+    def established(self) -> int:
+        """How many connections can be, or come to be, used."""
+        stats = self.stats
+        return stats.size - stats.closing - stats.opening
+
+    def deadline(self, entry: Entry[Resource]) -> float:
+        """Tell until when an idle entry may stay as it is."""
+        settings = self.core.settings
+        deadline = entry.expires_at
+        if self.established > settings.min_size:
+            deadline = min(deadline, entry.idle_since + settings.max_idle)
+        if 0 < settings.check_after < NEVER:
+            deadline = min(deadline, entry.proven_at + settings.check_after)
+        return deadline
+
+    def check(self) -> None:
+        self._check_places()
+        self._check_queue()
+        self._check_plan()
+        self._check_counters()
+
+    def _check_places(self) -> None:
+        """Every entry is in one place, and the books agree."""
+        lent = self.held + self.returning + [waiter.entry for waiter in self.served]
+        checking = self.wanted(Check) + self.suspects
+        places = {
+            State.IDLE: self.idle,
+            State.IN_USE: lent,
+            State.CONNECTING: self.wanted(Connect),
+            State.CHECKING: checking,
+            State.RESETTING: self.wanted(Reset),
+            State.CLOSING: self.wanted(Close),
+        }
+        stats = self.stats
+        gauges = {
+            State.IDLE: stats.idle,
+            State.IN_USE: stats.in_use,
+            State.CONNECTING: stats.opening,
+            State.CHECKING: stats.checking,
+            State.RESETTING: stats.resetting,
+            State.CLOSING: stats.closing,
+        }
+        everywhere = [entry for place in places.values() for entry in place]
+        assert len(everywhere) == len(set(everywhere)), "in two places"
+        for state, place in places.items():
+            count = sum(entry.state is state for entry in place)
+            assert count == gauges[state], (state, count, gauges[state])
+            others = {entry.state for entry in place} - {state}
+            assert others <= {State.ABORTED, State.GONE}, (state, others)
+        assert sum(gauges.values()) == stats.size
+        assert not self.drained.intersection(self.idle), "drained, and idle"
+
+    def _check_queue(self) -> None:
+        """Nobody is forgotten."""
+        stats = self.stats
+        assert self.queue == self.core.waiters()
+        assert len(self.queue) == stats.waiting
+        assert not any(waiter.resolved for waiter in self.queue)
+        assert not (self.queue and stats.idle), "somebody waits, something is idle"
+        if not self.core.open:
+            assert not self.queue
+            assert not self.for_ready
+            assert not stats.idle
+            assert not (self.for_empty and stats.size == 0)
+        elif self.established >= stats.min_size:
+            assert not self.for_ready
+
+    def _check_plan(self) -> None:
+        """What is wanted is under way, or a timer is set for it."""
+        settings, stats = self.core.settings, self.stats
+        for entry in self.idle:
+            assert self.wake_at <= self.deadline(entry), "no timer is set"
+        if not self.core.open:
+            return
+        failing = self.failing_since is not None
+        assert failing == (self.core.failing_since is not None)
+        live = stats.size - stats.closing
+        wanted = max(stats.min_size - live, len(self.queue) - stats.opening)
+        lanes = 1 if failing else settings.max_connecting
+        startable = min(wanted, stats.max_size - stats.size, lanes - stats.opening)
+        if startable > 0:
+            assert failing, "wanted, and not under way"
+            assert self.wake_at <= self.retry_by, "no retry"
+
+    def _check_counters(self) -> None:
+        stats = self.stats
+        assert self.requests + self.in_vain == stats.requests
+        assert self.in_vain == stats.requests_errors
+        assert self.lost == stats.lost
+        assert self.bad_returns == stats.bad_returns
+        assert self.connects == stats.connects
+        assert self.connect_errors == stats.connect_errors

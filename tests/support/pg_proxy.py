@@ -1,0 +1,236 @@
+"""A TCP proxy before PostgreSQL that counts, delays and swallows what passes.
+
+Owns what a network can do to a pool and a server cannot: not to answer, to be slow, to
+say something out of turn. And it is a witness: it tells what clients really sent.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Final
+
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+# The codes with which a first message is not yet the start of a session.
+SSL_REQUEST: Final = 80877103
+GSS_REQUEST: Final = 80877104
+
+CHUNK: Final = 65536
+
+
+class _Reader:
+    """Makes messages of what one client sends."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._started = False
+
+    def feed(self, data: bytes) -> Iterator[tuple[str, bytes]]:
+        """Yield type and body of each message after the start-up."""
+        self._rest += data
+        while len(self._rest) >= 8 and not self._started:
+            length, code = struct.unpack_from("!II", self._rest)
+            if len(self._rest) < length:
+                return
+            self._rest = self._rest[length:]
+            self._started = code not in (SSL_REQUEST, GSS_REQUEST)
+        while len(self._rest) >= 5 and self._started:
+            (length,) = struct.unpack_from("!I", self._rest, 1)
+            if len(self._rest) < 1 + length:
+                return
+            yield chr(self._rest[0]), self._rest[5 : 1 + length]
+            self._rest = self._rest[1 + length :]
+
+
+class _Link:
+    """One client's connection and ours to the server, until either of them ends."""
+
+    def __init__(self, proxy: Proxy, client: socket.socket) -> None:
+        self.proxy = proxy
+        self.client = client
+        self.server: socket.socket | None = None
+        self._reader = _Reader()
+        self._sending = threading.Lock()
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.server = socket.create_connection(self.proxy.target)
+        except OSError:
+            self.client.close()
+            return
+        for end in (self.client, self.server):
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        back = threading.Thread(target=self._from_server, daemon=True)
+        back.start()
+        self._from_client()
+        back.join()
+        self.client.close()
+        self.server.close()
+
+    def _from_client(self) -> None:
+        server = self.server
+        assert server is not None
+        with suppress(OSError):
+            while data := self.client.recv(CHUNK):
+                self.proxy.heard(self._reader.feed(data))
+                self.proxy.pass_on()
+                server.sendall(data)
+        # Also a hang-up is swallowed by a network that swallows.
+        self.proxy.pass_on()
+        _shut(server)
+
+    def _from_server(self) -> None:
+        server = self.server
+        assert server is not None
+        with suppress(OSError):
+            while data := server.recv(CHUNK):
+                self.proxy.pass_on()
+                self.say(data)
+        self.proxy.pass_on()
+        _shut(self.client)
+
+    def say(self, data: bytes) -> None:
+        with self._sending:
+            self.client.sendall(data)
+
+    def end(self) -> None:
+        _shut(self.client)
+        if self.server is not None:
+            _shut(self.server)
+
+
+def _shut(end: socket.socket) -> None:
+    with suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
+
+
+class Proxy:
+    """Passes everything on to one server, but for what a test asks of it.
+
+    Attributes:
+        connects: how many clients have connected so far.
+        messages: what they have sent, in order: the protocol's letter, and the body.
+        delay: how many seconds everything takes longer, in either direction.
+    """
+
+    def __init__(self, conninfo: str) -> None:
+        self._conninfo = conninfo
+        known = conninfo_to_dict(conninfo)
+        self.target = (str(known["host"]), int(known["port"] or 0))
+        self.connects = 0
+        self.messages: list[tuple[str, bytes]] = []
+        self.delay = 0.0
+        self._open = threading.Event()
+        self._open.set()
+        self._links: list[_Link] = []
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        port: int = self._listener.getsockname()[1]
+        return port
+
+    def conninfo(self, **changes: str | int) -> str:
+        """Give what connects to the server through the proxy."""
+        return make_conninfo(
+            self._conninfo,
+            **{"host": "127.0.0.1", "port": self.port, "sslmode": "disable"},
+            **changes,
+        )
+
+    # What was said
+
+    @property
+    def statements(self) -> list[str]:
+        """The SQL of each statement that was sent, whichever protocol carried it."""
+        found = []
+        for kind, body in list(self.messages):
+            if kind == "Q":
+                found.append(body.rstrip(b"\0").decode())
+            elif kind == "P":
+                found.append(body.split(b"\0")[1].decode())
+        return found
+
+    @contextmanager
+    def recording(self) -> Iterator[list[tuple[str, bytes]]]:
+        """Collect what clients send during the block; filled in when it ends."""
+        start = len(self.messages)
+        during: list[tuple[str, bytes]] = []
+        yield during
+        during += self.messages[start:]
+
+    # What a network does
+
+    def black_hole(self) -> None:
+        """Deliver nothing any more, in neither direction; connections stay open."""
+        self._open.clear()
+
+    def restore(self) -> None:
+        """Deliver again, also what was held up."""
+        self._open.set()
+
+    def cut(self) -> None:
+        """End every connection that there is."""
+        for link in list(self._links):
+            link.end()
+
+    def say(self, kind: str, body: bytes) -> None:
+        """Say something to all clients, in the server's name."""
+        for link in list(self._links):
+            with suppress(OSError):
+                link.say(kind.encode() + struct.pack("!I", len(body) + 4) + body)
+
+    def close(self) -> None:
+        """End everything and wait until it has ended."""
+        self.restore()
+        self.delay = 0.0
+        _shut(self._listener)
+        self._thread.join()
+        self._listener.close()
+        self.cut()
+        for link in self._links:
+            link.thread.join()
+
+    # For the links
+
+    def heard(self, messages: Iterator[tuple[str, bytes]]) -> None:
+        self.messages.extend(messages)
+
+    def pass_on(self) -> None:
+        if self.delay:
+            time.sleep(self.delay)
+        self._open.wait()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connects += 1
+            self._links.append(_Link(self, client))
+
+
+def parameter_status(name: str, value: str) -> tuple[str, bytes]:
+    """Make the message that tells of a changed parameter, for `Proxy.say`."""
+    return "S", name.encode() + b"\0" + value.encode() + b"\0"
+
+
+def notice(text: str) -> tuple[str, bytes]:
+    """Make a message that a client may ignore, for `Proxy.say`."""
+    return "N", b"SNOTICE\0VNOTICE\0C00000\0M" + text.encode() + b"\0\0"
+
+
+def farewell(sqlstate: str, text: str) -> tuple[str, bytes]:
+    """Make the message with which a server ends a session, for `Proxy.say`."""
+    fields = f"SFATAL\0VFATAL\0C{sqlstate}\0M{text}\0\0"
+    return "E", fields.encode()
