@@ -59,4 +59,5 @@ class Alarm:
     __slots__ = ()
 
 
-Command: TypeAlias = Connect[T] | Check[T] | Reset[T] | Close[T] | Abort[T] | Alarm
+# A string: making the union of generics would cost a tenth of the package's import.
+Command: TypeAlias = "Connect[T] | Check[T] | Reset[T] | Close[T] | Abort[T] | Alarm"

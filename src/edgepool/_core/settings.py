@@ -18,7 +18,7 @@ def _at_least(name: str, value: float, limit: float) -> None:
         raise ValueError(f"{name} must be at least {limit:g}, not {value!r}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False, eq=False)
 class Settings:
     """The settings of a pool. Times are seconds.
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from .entry import Entry
 
@@ -42,8 +41,7 @@ class Counters:
         self.usage_time += entry.usage_time
 
 
-@dataclass(frozen=True)
-class PoolStatistics:
+class PoolStatistics(NamedTuple):
     """A snapshot of a pool: gauges first, then counters since the pool was made.
 
     `in_use + idle + opening + closing + checking + resetting == size`, and `size` is

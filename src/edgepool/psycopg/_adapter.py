@@ -23,12 +23,13 @@ from psycopg.conninfo import make_conninfo
 from psycopg.pq import ConnStatus, TransactionStatus
 
 from .._adapter import PermanentError
-from ._connect_errors import ConnectErrors
 from ._readable import watch
 
 if TYPE_CHECKING:
     from psycopg._connection_base import BaseConnection
     from psycopg_pool.abc import ACT, CT
+
+    from ._connect_errors import ConnectErrors
 else:
     from psycopg_pool.abc import ACT, CT
 
@@ -91,7 +92,7 @@ class _Common(Generic[C]):
         self._configure = configure
         self._check = check
         self._reset = reset
-        self._errors = ConnectErrors()
+        self._errors: ConnectErrors | None = None
 
     def is_clean(self, conn: C, /) -> bool:
         """Tell whether the connection can be lent again as it is."""
@@ -141,6 +142,14 @@ class _Common(Generic[C]):
         if pool.close_returns:
             conn.close = self._returning(ref(conn))  # type: ignore[attr-defined]
         conn._edgepool_readable = watch(conn.pgconn.socket)  # type: ignore[attr-defined]
+
+    def _connect_errors(self) -> ConnectErrors:
+        if self._errors is None:
+            # Imported when a connect fails: it is a tenth of the package's import.
+            from ._connect_errors import ConnectErrors
+
+            self._errors = ConnectErrors()
+        return self._errors
 
     def _returning(self, conn: Callable[[], C | None]) -> Callable[[], Any]:
         """Make a `close` that returns the connection to the pool.
@@ -205,7 +214,7 @@ class ConnectionAdapter(_Common[CT]):
             conn: CT = self.connection_class.connect(conninfo, **kwargs)
         except psycopg.Error as error:
             attempted = _attempted(conninfo, kwargs)
-            if self._errors.permanent(error, attempted, ASK_AGAIN):
+            if self._connect_errors().permanent(error, attempted, ASK_AGAIN):
                 cause = _without_secrets(error)
                 raise PermanentError(str(cause)) from cause
             raise
@@ -274,7 +283,8 @@ class AsyncConnectionAdapter(_Common[ACT]):
             conn: ACT = await self.connection_class.connect(conninfo, **kwargs)
         except psycopg.Error as error:
             attempted = _attempted(conninfo, kwargs)
-            if await self._errors.permanent_async(error, attempted, ASK_AGAIN):
+            errors = self._connect_errors()
+            if await errors.permanent_async(error, attempted, ASK_AGAIN):
                 cause = _without_secrets(error)
                 raise PermanentError(str(cause)) from cause
             raise

@@ -239,7 +239,7 @@ class AsyncConnectionPool(
         claim: Any = getattr(conn, "_edgepool_claim", None)
         if claim is None or conn._pool is not self:
             raise self._not_lent(conn)
-        entry: Any = claim if type(claim) is Entry else claim.entry
+        entry: Entry[ACT] = getattr(claim, "entry", claim)  # a lease, or the entry
         idle = conn.pgconn.transaction_status == IDLE and conn._pipeline is None
         self._give(conn, entry, idle and self._returns_clean)
 
