@@ -1,8 +1,8 @@
 """Draw the states of a connection from the table of legal transitions.
 
-Owns the layout of the picture: where each state stands, how each arrow bends. What there
-is to draw comes from `edgepool._core.transitions`; a state without a place is an error.
-The same table gives the same bytes on every machine.
+Owns the layout of the picture: where each state stands, how each arrow bends. What
+there is to draw comes from `edgepool._core.transitions`; a state or a step without a
+place is an error. The same table gives the same bytes on every machine.
 
     python docs/draw_states.py            write docs/explanation/states.svg
     python docs/draw_states.py --check    exit with 1 if that file is not current

@@ -90,24 +90,37 @@ async def verified(driver: Driver[T], entry: Entry[T], deadline: float) -> Entry
     """Return a borrowed entry that is alive: this one, or the next one that is."""
     core = driver.core
     while (now := driver.clock()) >= entry.due_at:
-        following = None
         if now >= entry.expires_at:
             driver.tell(core.overdue, entry)
-            following = core.borrow(now)
+            entry = await _another(driver, deadline)
         elif not driver.is_alive(entry.resource):
-            retire_log.info("%s: found a connection closed by the server", driver.name)
-            _sweep(driver, driver.tell(core.lost, entry))
-            following = core.borrow(now)
-        elif not core.examine(now, entry) or await _passes_check(
-            driver, now, entry, deadline
-        ):
+            entry = await instead_of_dead(driver, entry, deadline)
+        elif not core.examine(now, entry):
             break
-        else:
+        elif not await _passes_check(driver, now, entry, deadline):
             _sweep(driver, driver.tell(core.lost, entry))
             if driver.clock() < deadline:  # else there is no time for another check
-                following = core.borrow(now)
-        entry = following or await driver.wait(deadline, again=True)
+                entry = await _another(driver, deadline)
+            else:
+                entry = await driver.wait(deadline, again=True)
     return entry
+
+
+async def instead_of_dead(
+    driver: Driver[T], entry: Entry[T], deadline: float
+) -> Entry[T]:
+    """Return another entry in place of one that a probe has found dead.
+
+    Nobody may probe it again: the probe has read what gave it away.
+    """
+    retire_log.info("%s: found a connection closed by the server", driver.name)
+    _sweep(driver, driver.tell(driver.core.lost, entry))
+    return await _another(driver, deadline)
+
+
+async def _another(driver: Driver[T], deadline: float) -> Entry[T]:
+    entry = driver.core.borrow(driver.clock())
+    return entry or await driver.wait(deadline, again=True)
 
 
 async def _passes_check(

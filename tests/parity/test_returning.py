@@ -210,8 +210,6 @@ async def test_what_is_returned_within_its_block_is_not_returned_again(single):
             async with entered(pool.connection()) as conn:
                 await result(pool.putconn(conn))
 
-        assert await lend(pool)
-
 
 async def test_closing_a_connection_does_not_return_it(single):
     async with single as pool:

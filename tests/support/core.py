@@ -90,17 +90,26 @@ class Driven:
         core = self.core
         wakes, core.wakes = core.wakes, []
         commands, core.commands = core.commands, []
-        self.woken += wakes
+        for waiter in wakes:
+            self.receive_wake(waiter)
         for command in commands:
-            if isinstance(command, Alarm):
-                self.alarms += 1
-            elif isinstance(command, Abort):
-                self.aborted.append(command.entry)
-            else:
-                self.todo.append(command)
-                if isinstance(command, Connect):
-                    self.states[command.entry] = State.CONNECTING
+            self.receive(command)
         self.note_steps()
+
+    def receive_wake(self, waiter: Waiter[Resource]) -> None:
+        """Take note that a waiter has an answer."""
+        self.woken.append(waiter)
+
+    def receive(self, command: Any) -> None:
+        """Take note of what the core wants done."""
+        if isinstance(command, Alarm):
+            self.alarms += 1
+        elif isinstance(command, Abort):
+            self.aborted.append(command.entry)
+        else:
+            self.todo.append(command)
+            if isinstance(command, Connect):
+                self.states[command.entry] = State.CONNECTING
 
     def note_steps(self) -> None:
         """Note each entry whose state is not the one seen last."""

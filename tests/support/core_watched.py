@@ -276,24 +276,20 @@ class Watched(Driven):
 
     # --- what the core wants done -------------------------------------------------
 
-    def take_outboxes(self) -> None:
-        for waiter in self.core.wakes:
-            self._has_an_answer(waiter)
-        for command in self.core.commands:
-            if isinstance(command, Alarm):
-                continue
-            if isinstance(command, Abort):
-                self._check_abort(command.entry)
-            else:
-                assert command.entry not in [other.entry for other in self.todo]
-                self._check_legal(command)
-            self.todo.append(command)  # so that the next is judged beside this one
-        del self.todo[len(self.todo) - self._ours(self.core.commands) :]
-        super().take_outboxes()
+    def receive(self, command: Any) -> None:
+        self.seen[type(command)] += 1
+        if isinstance(command, Abort):
+            assert not self.core.open
+            assert command.entry.state is State.ABORTED
+            assert command.entry.resource
+        elif not isinstance(command, Alarm):
+            assert command.entry not in [other.entry for other in self.todo]
+            self._check_legal(command)
+        super().receive(command)
 
-    @staticmethod
-    def _ours(commands: list[Any]) -> int:
-        return sum(not isinstance(command, Alarm) for command in commands)
+    def receive_wake(self, waiter: Waiter[Resource]) -> None:
+        self._has_an_answer(waiter)
+        super().receive_wake(waiter)
 
     def _has_an_answer(self, waiter: Waiter[Resource]) -> None:
         assert waiter.resolved
@@ -316,15 +312,8 @@ class Watched(Driven):
             assert waiter.refusal is Refusal.TIMEOUT, "answered twice"
         self.seen[waiter.refusal] += 1
 
-    def _check_abort(self, entry: Entry[Resource]) -> None:
-        assert not self.core.open
-        assert entry.state is State.ABORTED
-        assert entry.resource
-        self.seen[Abort] += 1
-
     def _check_legal(self, command: Any) -> None:
         entry, kind = command.entry, type(command)
-        self.seen[kind] += 1
         assert entry.state is STATES[kind] or entry.state is State.GONE
         settings, stats = self.core.settings, self.stats
         if kind is Connect:

@@ -86,10 +86,11 @@ class TaskDriver(Generic[T]):
                 raise refused(waiter, self.name, self.statistics(), now)
             if now < entry.due_at:
                 return entry
-        if now < entry.expires_at:
-            check_due = self.core.examine(now, entry)
-            if not check_due and self.is_alive(entry.resource):
+        if now < entry.expires_at and not self.core.examine(now, entry):
+            if self.is_alive(entry.resource):
                 return entry
+            entry = await _flows.instead_of_dead(self, entry, deadline)
+        else:
             entry.due_at = now  # for the flow to see to
         return await _flows.verified(self, entry, deadline)
 

@@ -97,10 +97,11 @@ class ThreadDriver(Generic[T]):
             now = self.clock()
             if now < entry.due_at:
                 return entry
-        if now < entry.expires_at:
-            check_due = self.core.examine(now, entry)
-            if not check_due and self.is_alive(entry.resource):
+        if now < entry.expires_at and not self.core.examine(now, entry):
+            if self.is_alive(entry.resource):
                 return entry
+            entry = _flows.run(_flows.instead_of_dead(self, entry, deadline))
+        else:
             entry.due_at = now  # for the flow to see to
         return _flows.run(_flows.verified(self, entry, deadline))
 

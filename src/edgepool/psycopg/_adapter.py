@@ -4,7 +4,7 @@
 `conn._pipeline` and the like are psycopg's own contract with a pool, private by name.
 """
 
-# pyright: reportPrivateUsage=false
+# pyright: reportPrivateUsage=false, reportUnknownArgumentType=false
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from weakref import ref
 
 import psycopg
 from psycopg.conninfo import make_conninfo
-from psycopg.pq import ConnStatus, TransactionStatus
+from psycopg.pq import ConnStatus, DiagnosticField, TransactionStatus
 
 from .._adapter import PermanentError
 from ._readable import watch
 
 if TYPE_CHECKING:
     from psycopg._connection_base import BaseConnection
+    from psycopg.pq.abc import PGconn, PGresult
     from psycopg_pool.abc import ACT, CT
 
     from ._connect_errors import ConnectErrors
@@ -45,6 +46,8 @@ UNKNOWN = int(TransactionStatus.UNKNOWN)  # of a connection that is closed or lo
 # How often a readable socket is read before the connection counts as alive. One read
 # alone reports a killed session as fine; the server's farewell takes two.
 READS = 4
+
+FATAL = frozenset((b"FATAL", b"PANIC"))
 
 # How long one more attempt may take that asks a server for the SQLSTATE of a refusal
 # which it gave in another language, in seconds.
@@ -109,21 +112,10 @@ class _Common(Generic[C]):
         session, or only a notice, a notification or a changed parameter. libpq can
         tell which, once it has read it.
         """
-        pgconn = conn.pgconn
-        if pgconn.status != OK:
+        if conn.pgconn.status != OK:
             return False
         readable: Callable[[int], object] = conn._edgepool_readable  # type: ignore[attr-defined]
-        try:
-            for _ in range(READS):
-                if not readable(0):
-                    return True
-                pgconn.consume_input()
-                pgconn.is_busy()
-                if pgconn.status != OK:
-                    return False
-        except psycopg.Error:
-            return False
-        return True
+        return not readable(0) or _survives_news(conn.pgconn, readable)
 
     def abort(self, conn: C, /) -> None:
         """Shut the socket down, so that whoever waits for the server gets an error.
@@ -172,6 +164,35 @@ class _Common(Generic[C]):
             return False
         log.warning("rolling back a returned connection: %s", conn)
         return True
+
+
+def _survives_news(pgconn: PGconn, readable: Callable[[int], object]) -> bool:
+    """Read what the server sent unasked; tell whether the session lives on.
+
+    The farewell of a session is an error that comes as a notice, and the end of the
+    stream may follow it a moment later: a reader who waits for the end alone would call
+    the session alive in between.
+    """
+    severities: list[bytes | None] = []
+    handler = pgconn.notice_handler
+
+    def listen(result: PGresult) -> None:
+        severities.append(result.error_field(DiagnosticField.SEVERITY_NONLOCALIZED))
+        if handler is not None:
+            handler(result)
+
+    pgconn.notice_handler = listen
+    try:
+        for _ in range(READS):
+            pgconn.consume_input()
+            pgconn.is_busy()
+            if pgconn.status != OK or not readable(0):
+                break
+    except psycopg.Error:
+        return False
+    finally:
+        pgconn.notice_handler = handler
+    return pgconn.status == OK and FATAL.isdisjoint(severities)
 
 
 def _must_be_idle(conn: BaseConnection[Any], kind: str, callback: object) -> None:
