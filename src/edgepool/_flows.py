@@ -97,11 +97,13 @@ async def verified(driver: Driver[T], entry: Entry[T], deadline: float) -> Entry
             entry = await instead_of_dead(driver, entry, deadline)
         elif not core.examine(now, entry):
             break
-        elif not await _passes_check(driver, now, entry, deadline):
+        elif await _passes_check(driver, now, entry, deadline):
+            break
+        else:
             _sweep(driver, driver.tell(core.lost, entry))
-            if driver.clock() < deadline:  # else there is no time for another check
+            if driver.clock() < deadline:
                 entry = await _another(driver, deadline)
-            else:
+            else:  # there is no time for another check
                 entry = await driver.wait(deadline, again=True)
     return entry
 
