@@ -71,9 +71,9 @@ LEFT, RIGHT = -BOX_WIDTH // 2, BOX_WIDTH // 2
 COURSES = {
     (State.CONNECTING, State.IDLE): Course((-44, BOTTOM), (20, TOP), 0, 0.4),
     (State.CONNECTING, State.IN_USE): Course((44, BOTTOM), (0, TOP), 0, 0.4),
-    (State.CONNECTING, State.CLOSING): Course((-22, BOTTOM), (46, TOP), 50, 0.28),
+    (State.CONNECTING, State.CLOSING): Course((-22, BOTTOM), (46, TOP), 50, 0.19),
     (State.CONNECTING, State.GONE): Course((0, BOTTOM), (0, TOP), 0, 0.72),
-    (State.CONNECTING, State.ABORTED): Course((22, BOTTOM), (-48, TOP), -90, 0.26),
+    (State.CONNECTING, State.ABORTED): Course((22, BOTTOM), (-48, TOP), -90, 0.18),
     (State.IDLE, State.IN_USE): Course((RIGHT, -10), (LEFT, -10), 0, 0.2),
     (State.IN_USE, State.IDLE): Course((LEFT, 10), (RIGHT, 10), 0, 0.2),
     (State.IDLE, State.CHECKING): Course((LEFT, -10), (RIGHT, -10), 0, 0.3),

@@ -69,11 +69,10 @@ class ConnectFailed(PoolTimeout):
 
 
 def refused(
-    waiter: Waiter[Any], name: str, statistics: PoolStatistics, now: float
+    waiter: Waiter[Any], name: str, statistics: PoolStatistics, waited: float
 ) -> PoolClosed | TooManyRequests | PoolTimeout:
     """Make the exception for a waiter who did not get a connection."""
     error: PoolClosed | TooManyRequests | PoolTimeout
-    waited = now - waiter.since
     if waiter.refusal is Refusal.CLOSED:
         error = PoolClosed(f"the pool {name!r} is closed")
     elif waiter.refusal is Refusal.FULL:

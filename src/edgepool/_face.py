@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, Protocol, Typ
 from ._core import (
     NEVER,
     PROBE_AFTER,
+    STAGGER,
     PoolCore,
     PoolStatistics,
     Refusal,
@@ -110,6 +111,7 @@ class Face(Generic[T, A]):
             max_connecting=max_connecting,
             check_after=check_after,
             probe_after=PROBE_AFTER if hasattr(adapter, "is_alive") else NEVER,
+            stagger=STAGGER,
             reconnect_timeout=reconnect_timeout,
         )
         self._set_up(adapter, settings, open, name, reconnect_failed)
@@ -171,12 +173,11 @@ class Face(Generic[T, A]):
 
     def _not_ready(self, waiter: Waiter[T], timeout: float, now: float) -> Exception:
         """Make the error of `wait`."""
+        statistics, waited = self.statistics(), now - waiter.since
         if waiter.refusal is not Refusal.TIMEOUT:
-            return refused(waiter, self.name, self.statistics(), now)
+            return refused(waiter, self.name, statistics, waited)
         error = PoolTimeout(
-            f"pool initialization incomplete after {timeout} sec",
-            self.statistics(),
-            now - waiter.since,
+            f"pool initialization incomplete after {timeout} sec", statistics, waited
         )
         error.__cause__ = waiter.cause
         return error

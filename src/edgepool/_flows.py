@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from ._adapter import AsyncAdapter, PermanentError
 from ._core import Alarm, Check, Close, Command, Connect, Entry, PoolCore, Reset
@@ -40,6 +40,13 @@ ROUND_TRIP = 10.0
 CHECK_AT_ONCE = 1.0
 
 
+class Patience(NamedTuple):
+    """Since when a borrower has waited, and until when he may."""
+
+    since: float
+    until: float
+
+
 class Driver(Protocol[T]):
     """What a flow needs of a driver."""
 
@@ -59,7 +66,7 @@ class Driver(Protocol[T]):
         """Tell the core a fact, with the time; then see to what it wants done."""
         ...
 
-    async def wait(self, deadline: float, again: bool) -> Entry[T]:
+    async def wait(self, patience: Patience, again: bool) -> Entry[T]:
         """Wait in the queue for an entry; raise what the user is to see."""
         ...
 
@@ -86,30 +93,30 @@ def run(flow: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError("a blocking flow tried to suspend")
 
 
-async def verified(driver: Driver[T], entry: Entry[T], deadline: float) -> Entry[T]:
+async def verified(driver: Driver[T], entry: Entry[T], patience: Patience) -> Entry[T]:
     """Return a borrowed entry that is alive: this one, or the next one that is."""
     core = driver.core
     while (now := driver.clock()) >= entry.due_at:
-        if now >= entry.expires_at:
+        if core.is_overdue(now, entry):
             driver.tell(core.overdue, entry)
-            entry = await _another(driver, deadline)
+            entry = await _another(driver, patience)
         elif not driver.is_alive(entry.resource):
-            entry = await instead_of_dead(driver, entry, deadline)
+            entry = await instead_of_dead(driver, entry, patience)
         elif not core.examine(now, entry):
             break
-        elif await _passes_check(driver, now, entry, deadline):
+        elif await _passes_check(driver, now, entry, patience.until):
             break
         else:
             _sweep(driver, driver.tell(core.lost, entry))
-            if driver.clock() < deadline:
-                entry = await _another(driver, deadline)
+            if driver.clock() < patience.until:
+                entry = await _another(driver, patience)
             else:  # there is no time for another check
-                entry = await driver.wait(deadline, again=True)
+                entry = await driver.wait(patience, again=True)
     return entry
 
 
 async def instead_of_dead(
-    driver: Driver[T], entry: Entry[T], deadline: float
+    driver: Driver[T], entry: Entry[T], patience: Patience
 ) -> Entry[T]:
     """Return another entry in place of one that a probe has found dead.
 
@@ -117,12 +124,12 @@ async def instead_of_dead(
     """
     retire_log.info("%s: found a connection closed by the server", driver.name)
     _sweep(driver, driver.tell(driver.core.lost, entry))
-    return await _another(driver, deadline)
+    return await _another(driver, patience)
 
 
-async def _another(driver: Driver[T], deadline: float) -> Entry[T]:
+async def _another(driver: Driver[T], patience: Patience) -> Entry[T]:
     entry = driver.core.borrow(driver.clock())
-    return entry or await driver.wait(deadline, again=True)
+    return entry or await driver.wait(patience, again=True)
 
 
 async def _passes_check(

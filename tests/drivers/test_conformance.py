@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 
 import pytest
-from drivers.world import enter, leave, result
+from drivers.world import call, enter, leave
 from edgepool import (
     ConnectFailed,
     PermanentError,
@@ -441,10 +441,13 @@ async def test_the_borrower_of_a_dead_session_waits_for_one_connect(world):
 
 async def test_the_siblings_of_a_dead_session_are_suspected_at_once(world):
     pool = await world.open_pool(min_size=4, max_size=4, check_after=float("inf"))
-    survivor, *others = world.server.sessions
     world.server.delay("connect", 0.5)
+    held = await hold_all(world, pool)
+    for one in reversed(held):
+        await one.give_back()
+    survivor = held[2].session
     await world.sleep(1.0)
-    world.server.kill(*others)
+    world.server.kill(*(one.session for one in held if one.session is not survivor))
 
     held = await world.borrow(pool)
 
@@ -460,9 +463,10 @@ async def test_the_siblings_of_a_dead_session_are_suspected_at_once(world):
 
 async def test_a_survivor_that_is_suspected_is_checked_before_it_is_served(world):
     pool = await world.open_pool(min_size=2, max_size=2, check_after=30.0)
-    _, warmest = world.server.sessions
+    held = await world.borrow(pool)
+    await held.give_back()
     await world.sleep(1.0)
-    world.server.kill(warmest)
+    world.server.kill(held.session)
 
     await world.lend(pool)
 
@@ -573,6 +577,9 @@ async def test_a_check_that_hangs_is_cut_off_at_the_deadline(world):
         await world.borrow(pool, timeout=2.0)
 
     assert 2.0 == world.now
+
+    await world.quiet()
+
     assert 0 == world.server.under_way("check")
     assert not session.alive
 
@@ -581,10 +588,12 @@ async def test_the_deadline_holds_though_every_idle_session_hangs_in_its_check(w
     pool = await world.open_pool(min_size=4, max_size=4)
     world.server.hang("check")
 
-    with pytest.raises(PoolTimeout):
-        await world.borrow(pool, timeout=2.0)
+    borrower = world.start(world.lend(pool, timeout=2.0))
+    await world.sleep(2.0)
+    await world.quiet()
 
-    assert 2.0 == world.now
+    assert borrower.done
+    assert isinstance(await borrower.error(), PoolTimeout)
 
 
 async def test_check_replaces_the_dead_among_the_idle(world):
@@ -592,7 +601,7 @@ async def test_check_replaces_the_dead_among_the_idle(world):
     survivor, *others = world.server.sessions
     world.server.kill(*others)
 
-    await result(pool.check())
+    await call(pool.check)
     await world.quiet()
 
     assert survivor in world.server.sessions
@@ -701,6 +710,136 @@ async def test_a_lease_that_has_ended_returns_nothing_twice(world):
     await other.give_back()
 
 
+# --- interruptions: Ctrl-C, and the cancellation of a task ----------------------------
+
+
+async def test_who_is_interrupted_leaves_the_queue(world):
+    pool = await world.open_pool()
+    held = await world.borrow(pool)
+    first, second = await world.waiting(pool), await world.waiting(pool)
+
+    world.interrupt(first)
+    await world.quiet()
+
+    assert isinstance(await first.error(), world.Interruption)
+    assert 1 == pool.statistics().waiting
+
+    await held.give_back()
+    await (await second.outcome()).give_back()
+
+
+async def test_what_was_handed_to_who_is_interrupted_goes_to_the_next(world):
+    pool = await world.open_pool()
+    held = await world.borrow(pool)
+    first, second = await world.waiting(pool), await world.waiting(pool)
+
+    await held.give_back()
+    world.interrupt(first)
+
+    assert isinstance(await first.error(), world.Interruption)
+
+    other = await second.outcome()
+
+    assert held.session is other.session
+
+    await other.give_back()
+
+
+async def test_what_was_handed_to_who_is_interrupted_is_idle_if_nobody_waits(world):
+    pool = await world.open_pool()
+    held = await world.borrow(pool)
+    waiting = await world.waiting(pool)
+
+    await held.give_back()
+    world.interrupt(waiting)
+    await waiting.error()
+
+    assert 1 == await world.lend(pool, timeout=0.0)
+
+
+async def test_the_connect_of_who_was_interrupted_serves_the_next(world):
+    pool = await world.open_pool(min_size=0, max_size=1)
+    world.server.delay("connect", 2.0)
+    first = await world.waiting(pool)
+    await world.sleep(1.0)
+    world.interrupt(first)
+
+    held = await world.borrow(pool)
+
+    assert (2.0, 1) == (world.now, world.server.connects)
+
+    await held.give_back()
+
+
+async def test_who_is_interrupted_in_a_check_loses_the_session_and_no_place(world):
+    pool = await world.open_pool()
+    world.server.fail("check", world.Interruption())
+
+    with pytest.raises(world.Interruption):
+        await world.borrow(pool)
+
+    assert 2 == await world.lend(pool)
+
+
+async def test_who_is_interrupted_in_a_check_that_hangs_waits_no_longer(world):
+    pool = await world.open_pool()
+    (session,) = world.server.sessions
+    world.server.hang("check")
+    borrower = world.start(world.borrow(pool, timeout=2.0))
+    await world.quiet()
+    world.interrupt(borrower)
+
+    assert isinstance(await borrower.error(), world.Interruption)
+
+    await world.quiet()
+
+    assert not session.alive
+
+
+async def test_a_check_of_all_that_is_interrupted_loses_none_of_the_others(world):
+    pool = await world.open_pool(min_size=3, max_size=3)
+    world.server.fail("check", world.Interruption())
+
+    with pytest.raises(world.Interruption):
+        await call(pool.check)
+
+    await world.quiet()
+
+    assert 3 == pool.statistics().idle
+
+
+async def test_who_is_interrupted_while_waiting_for_an_opening_leaves_it_open(world):
+    pool = world.pool()
+    world.server.delay("connect", 5.0)
+    opening = world.start(call(pool.open, wait=True))
+    await world.quiet()
+
+    world.interrupt(opening)
+    await opening.error()
+
+    assert not pool.closed
+    assert 1 == await world.lend(pool)
+
+
+async def test_a_close_that_was_interrupted_can_be_repeated(world):
+    pool = await world.open_pool()
+    held = await world.borrow(pool)
+    closing = world.start(call(pool.close, timeout=100.0))
+    await world.sleep(1.0)
+    world.interrupt(closing)
+    await closing.error()
+
+    assert pool.closed
+    assert held.session.alive
+
+    await call(pool.close, timeout=2.0)
+
+    assert 3.0 == world.now
+    assert not held.session.alive
+
+    await held.give_back()
+
+
 # --- changes at run time --------------------------------------------------------------
 
 
@@ -708,7 +847,7 @@ async def test_a_larger_min_size_is_filled(world):
     pool = await world.open_pool()
     world.allowed = 3
 
-    await result(pool.resize(3, 3))
+    await call(pool.resize, 3, 3)
     await world.quiet()
 
     assert 3 == len(world.server.sessions)
@@ -720,7 +859,7 @@ async def test_a_larger_max_size_serves_who_waits(world):
     held = await world.borrow(pool)
     waiting = await world.waiting(pool)
 
-    await result(pool.resize(1, 2))
+    await call(pool.resize, 1, 2)
     other = await waiting.outcome()
 
     assert {1, 2} == {held.number, other.number}
@@ -732,7 +871,7 @@ async def test_a_larger_max_size_serves_who_waits(world):
 async def test_a_smaller_max_size_closes_idle_sessions_now(world):
     pool = await world.open_pool(min_size=4, max_size=4)
 
-    await result(pool.resize(1, 2))
+    await call(pool.resize, 1, 2)
     await world.quiet()
 
     assert 2 == len(world.server.sessions)
@@ -742,7 +881,7 @@ async def test_a_smaller_max_size_closes_borrowed_sessions_on_their_return(world
     pool = await world.open_pool(min_size=0, max_size=3)
     held = await hold_all(world, pool)
 
-    await result(pool.resize(0, 1))
+    await call(pool.resize, 0, 1)
     await world.quiet()
 
     assert 3 == len(world.server.sessions)
@@ -758,7 +897,7 @@ async def test_sizes_out_of_range_are_refused_and_change_nothing(world):
     pool = await world.open_pool(min_size=1, max_size=2)
 
     with pytest.raises(ValueError, match=r"max_size .* \(5\).* 3"):
-        await result(pool.resize(5, 3))
+        await call(pool.resize, 5, 3)
 
     assert (1, 2) == (pool.min_size, pool.max_size)
 
@@ -768,7 +907,7 @@ async def test_drain_replaces_idle_sessions_now_and_others_on_their_return(world
     held = await world.borrow(pool)
     (idle,) = (s for s in world.server.sessions if s is not held.session)
 
-    await result(pool.drain())
+    await call(pool.drain)
     await world.quiet()
 
     assert not idle.alive
@@ -790,7 +929,7 @@ async def test_drain_replaces_what_is_being_opened_and_reset(world):
     held.session.dirty = True
     await held.give_back()
 
-    await result(pool.drain())
+    await call(pool.drain)
     other = await connecting.outcome()
     await other.give_back()
     await world.sleep(5.0)
@@ -831,7 +970,7 @@ async def test_a_pool_that_is_not_to_open_by_itself_refuses_before(world):
     with pytest.raises(PoolClosed, match="not open yet"):
         await world.borrow(pool)
 
-    await result(pool.open())
+    await call(pool.open)
 
     assert 1 == await world.lend(pool)
 
@@ -853,7 +992,7 @@ async def test_open_can_wait_until_min_size_is_there(world):
     world.server.delay("connect", 3.0)
     pool = world.pool(min_size=2, max_size=5)
 
-    await result(pool.open(wait=True))
+    await call(pool.open, wait=True)
 
     assert 3.0 == world.now
     assert 2 == len(world.server.sessions)
@@ -864,7 +1003,7 @@ async def test_who_waited_for_an_opening_in_vain_has_a_closed_pool(world):
     pool = world.pool()
 
     with pytest.raises(PoolTimeout, match="incomplete after 4.0 sec") as caught:
-        await result(pool.open(wait=True, timeout=4.0))
+        await call(pool.open, wait=True, timeout=4.0)
 
     assert 4.0 == world.now
     assert pool.closed
@@ -876,7 +1015,7 @@ async def test_who_waits_for_an_opening_learns_at_once_that_it_cannot_be(world):
     pool = world.pool()
 
     with pytest.raises(ConnectFailed, match="the password is wrong"):
-        await result(pool.open(wait=True))
+        await call(pool.open, wait=True)
 
     assert 0.0 == world.now
     assert pool.closed
@@ -885,10 +1024,10 @@ async def test_who_waits_for_an_opening_learns_at_once_that_it_cannot_be(world):
 async def test_who_waits_for_an_opening_is_told_that_the_pool_closes(world):
     world.server.down()
     pool = world.pool()
-    opening = world.start(result(pool.open(wait=True)))
+    opening = world.start(call(pool.open, wait=True))
     await world.quiet()
 
-    await result(pool.close())
+    await call(pool.close)
 
     assert isinstance(await opening.error(), PoolClosed)
 
@@ -896,7 +1035,7 @@ async def test_who_waits_for_an_opening_is_told_that_the_pool_closes(world):
 async def test_wait_opens_a_lazy_pool(world):
     pool = world.pool(open=None, min_size=2)
 
-    await result(pool.wait())
+    await call(pool.wait)
 
     assert 2 == len(world.server.sessions)
 
@@ -906,7 +1045,7 @@ async def test_close_tells_those_who_wait_at_once(world):
     held = await world.borrow(pool)
     borrowers = [await world.waiting(pool) for _ in range(3)]
 
-    closing = world.start(result(pool.close()))
+    closing = world.start(call(pool.close))
     errors = [await borrower.error() for borrower in borrowers]
 
     assert 0.0 == world.now
@@ -918,7 +1057,7 @@ async def test_close_tells_those_who_wait_at_once(world):
 
 async def test_close_refuses_those_who_come(world):
     pool = await world.open_pool()
-    await result(pool.close())
+    await call(pool.close)
 
     with pytest.raises(PoolClosed, match="already closed"):
         await world.borrow(pool)
@@ -927,7 +1066,7 @@ async def test_close_refuses_those_who_come(world):
 async def test_close_ends_idle_sessions_at_once(world):
     pool = await world.open_pool(min_size=4, max_size=4)
 
-    await result(pool.close())
+    await call(pool.close)
 
     assert 0.0 == world.now
     assert () == world.server.sessions
@@ -936,7 +1075,7 @@ async def test_close_ends_idle_sessions_at_once(world):
 async def test_close_waits_for_borrowers(world):
     pool = await world.open_pool()
     held = await world.borrow(pool)
-    closing = world.start(result(pool.close()))
+    closing = world.start(call(pool.close))
     await world.sleep(3.0)
 
     assert held.session.alive
@@ -953,7 +1092,7 @@ async def test_close_cuts_off_who_is_not_back_in_time(world, caplog):
     pool = await world.open_pool(name="web")
     held = await world.borrow(pool)
 
-    await result(pool.close(timeout=2.0))
+    await call(pool.close, timeout=2.0)
 
     assert 2.0 == world.now
     assert not held.session.alive
@@ -965,7 +1104,7 @@ async def test_close_cuts_off_who_is_not_back_in_time(world, caplog):
 async def test_what_comes_back_after_the_end_is_closed_quietly(world, caplog):
     pool = await world.open_pool()
     held = await world.borrow(pool)
-    await result(pool.close(timeout=2.0))
+    await call(pool.close, timeout=2.0)
     caplog.clear()
 
     await held.give_back()
@@ -979,7 +1118,7 @@ async def test_what_comes_back_after_the_end_is_closed_quietly(world, caplog):
 async def test_a_return_after_the_end_leaves_nothing_behind(world):
     pool = await world.open_pool()
     held = await world.borrow(pool)
-    await result(pool.close(timeout=2.0))
+    await call(pool.close, timeout=2.0)
 
     await held.give_back()
     await world.sleep(1.0)
@@ -990,9 +1129,9 @@ async def test_a_return_after_the_end_leaves_nothing_behind(world):
 async def test_a_connect_that_ends_after_the_end_is_closed(world):
     world.server.hang("connect")
     pool = world.pool()
-    await result(pool.open())
+    await call(pool.open)
     await world.quiet()
-    await result(pool.close(timeout=2.0))
+    await call(pool.close, timeout=2.0)
 
     world.server.release("connect")
     await world.quiet()
@@ -1004,8 +1143,8 @@ async def test_a_connect_that_ends_after_the_end_is_closed(world):
 async def test_closing_twice_is_closing_once(world):
     pool = await world.open_pool()
 
-    await result(pool.close())
-    await result(pool.close())
+    await call(pool.close)
+    await call(pool.close)
 
     assert 1 == world.server.begun("close")
 
@@ -1013,7 +1152,7 @@ async def test_closing_twice_is_closing_once(world):
 async def test_a_pool_that_was_never_opened_can_be_closed(world):
     pool = world.pool()
 
-    await result(pool.close())
+    await call(pool.close)
 
     assert pool.closed
     assert 0.0 == world.now
@@ -1021,9 +1160,9 @@ async def test_a_pool_that_was_never_opened_can_be_closed(world):
 
 async def test_a_closed_pool_can_be_opened_again(world):
     pool = await world.open_pool()
-    await result(pool.close())
+    await call(pool.close)
 
-    await result(pool.open())
+    await call(pool.open)
 
     assert 2 == await world.lend(pool)
 
@@ -1031,10 +1170,10 @@ async def test_a_closed_pool_can_be_opened_again(world):
 async def test_a_pool_that_is_opened_while_it_closes_is_open(world):
     pool = await world.open_pool()
     held = await world.borrow(pool)
-    closing = world.start(result(pool.close(timeout=5.0)))
+    closing = world.start(call(pool.close, timeout=5.0))
     await world.sleep(1.0)
 
-    await result(pool.open())
+    await call(pool.open)
     await closing.outcome()
     await world.sleep(10.0)
 
@@ -1048,7 +1187,7 @@ async def test_a_pool_that_is_opened_while_it_closes_is_open(world):
 async def test_a_lazy_pool_that_was_closed_does_not_open_by_itself(world):
     pool = world.pool(open=None)
     await world.lend(pool)
-    await result(pool.close())
+    await call(pool.close)
 
     with pytest.raises(PoolClosed, match="already closed"):
         await world.borrow(pool)
@@ -1136,7 +1275,7 @@ async def test_after_an_outage_the_first_borrower_waits_for_one_connect(world):
 async def test_the_pool_fills_itself_again_after_an_outage(world):
     pool = await world.open_pool(min_size=3, max_size=3)
     world.server.down()
-    await result(pool.check())
+    await call(pool.check)
     await world.sleep(600.0)
     world.server.up()
 
@@ -1224,7 +1363,7 @@ async def test_the_alarm_sounds_when_connecting_has_failed_for_long(world):
         reconnect_timeout=100.0,
         reconnect_failed=lambda pool: alarms.append((pool, world.now)),
     )
-    await result(pool.open())
+    await call(pool.open)
 
     await world.sleep(350.0)
 
@@ -1240,7 +1379,7 @@ async def test_an_error_in_the_alarm_does_no_harm(world, caplog):
         raise KeyError("in the alarm")
 
     pool = world.pool(reconnect_timeout=100.0, reconnect_failed=alarm)
-    await result(pool.open())
+    await call(pool.open)
     await world.sleep(150.0)
     world.server.up()
 
@@ -1320,7 +1459,7 @@ async def test_what_ended_is_counted_in_seconds(world):
 
 
 async def test_failures_are_counted(world):
-    pool = await world.open_pool(min_size=0)
+    pool = await world.open_pool(min_size=0, max_size=1)
     world.server.fail("connect", OSError("a hiccup"))
     held = world.start(world.borrow(pool))
     await world.quiet()
@@ -1341,7 +1480,7 @@ async def test_repr_tells_the_state(world):
         repr(pool)
     )
 
-    await result(pool.open(wait=True))
+    await call(pool.open, wait=True)
     held = await hold_all(world, pool)
     waiting = await world.waiting(pool)
 
@@ -1349,5 +1488,6 @@ async def test_repr_tells_the_state(world):
         repr(pool)
     )
 
-    for one in [*held, await waiting.outcome()]:
+    for one in held:
         await one.give_back()
+    await (await waiting.outcome()).give_back()

@@ -23,8 +23,10 @@ class Stay:
     def __init__(self):
         self.gate = threading.Lock()
         self.gate.acquire()
+        self.thread = threading.current_thread()
         self.over = False
         self.woken = False
+        self.interruption = None
 
 
 class Turns:
@@ -36,10 +38,9 @@ class Turns:
         self._until_quiet = deque()
         self._timeouts = []
         self._order = count()
+        # The stay of each thread that waits.
         self._parked = {}
         self._main = threading.current_thread()
-        self._main_stay = None
-        self._stuck = False
         self._ended = False
         self.threads = []
 
@@ -57,6 +58,15 @@ class Turns:
         self._until_quiet.append(stay)
         self.stay(stay, None)
 
+    def interrupt(self, thread, interruption):
+        """Let an exception come out of where a thread waits, as Ctrl-C does.
+
+        Also if it has been woken in this very moment, and has not had its turn yet.
+        """
+        stay = self._parked[thread]
+        stay.interruption = interruption
+        self.wake(stay)
+
     @property
     def running(self):
         """The threads that were started and have not ended."""
@@ -65,7 +75,7 @@ class Turns:
     def end(self):
         """End all threads: whoever waits, now or later, gets a SystemExit."""
         self._ended = True
-        for stay in [*self._ready, *self._parked]:
+        for stay in [*self._ready, *self._parked.values()]:
             if stay.gate.locked():
                 stay.gate.release()
         for thread in self.threads:
@@ -76,23 +86,15 @@ class Turns:
     def stay(self, stay, timeout):
         """Wait until somebody wakes this stay (True), or the time is up (False)."""
         self._must_go_on()
-        is_main = threading.current_thread() is self._main
-        if is_main:
-            self._main_stay = stay
         if timeout is not None:
             heappush(self._timeouts, (self._now + timeout, next(self._order), stay))
-        self._parked[stay] = None
+        self._parked[stay.thread] = stay
         self.pass_on()
         stay.gate.acquire()
-        del self._parked[stay]
+        del self._parked[stay.thread]
         self._must_go_on()
-        if is_main and self._stuck:
-            self._stuck = False
-            stay.over = True
-            raise RuntimeError(
-                f"nothing will ever happen any more: {len(self.running)} threads wait,"
-                f" and none of them has a timeout (at {self._now:g} s)"
-            )
+        if stay.interruption is not None:
+            raise stay.interruption
         return stay.woken
 
     def _must_go_on(self):
@@ -108,21 +110,32 @@ class Turns:
         """Give the turn to the next thread."""
         if self._ended:
             return
+        following = self._next()
+        if following is None:
+            following = self._parked[self._main]
+            following.over = True
+            following.interruption = RuntimeError(
+                f"nothing will ever happen any more: {len(self.running)} threads wait,"
+                f" and none of them has a timeout (at {self._now:g} s)"
+            )
+        following.gate.release()
+
+    def _next(self):
         if self._ready:
-            self._ready.popleft().gate.release()
-            return
-        if self._until_quiet:
-            self._until_quiet.popleft().gate.release()
-            return
-        while self._timeouts:
-            when, _, stay = heappop(self._timeouts)
-            if not stay.over:
-                stay.over = True
-                self._now = max(self._now, when)
-                stay.gate.release()
-                return
-        self._stuck = True
-        self._main_stay.gate.release()
+            return self._ready.popleft()
+        while self._timeouts and self._timeouts[0][-1].over:
+            heappop(self._timeouts)
+        if self._until_quiet and not self._is_due():
+            return self._until_quiet.popleft()
+        if not self._timeouts:
+            return None
+        when, _, stay = heappop(self._timeouts)
+        stay.over = True
+        self._now = max(self._now, when)
+        return stay
+
+    def _is_due(self):
+        return self._timeouts and self._timeouts[0][0] <= self._now
 
     # --- the primitives -----------------------------------------------------------
 

@@ -27,19 +27,20 @@ from edgepool.testing import (
 )
 
 
-async def result(value):
-    """Give the value, awaited if it comes from an asyncio pool."""
+async def call(method, *arguments, **named):
+    """Call a method of a pool; with tasks, await it."""
+    value = method(*arguments, **named)
     return await value if inspect.isawaitable(value) else value
 
 
 async def enter(manager):
     name = "__aenter__" if hasattr(manager, "__aenter__") else "__enter__"
-    return await result(getattr(manager, name)())
+    return await call(getattr(manager, name))
 
 
 async def leave(manager, *exc_info):
     name = "__aexit__" if hasattr(manager, "__aexit__") else "__exit__"
-    return await result(getattr(manager, name)(*(exc_info or (None, None, None))))
+    return await call(getattr(manager, name), *(exc_info or (None, None, None)))
 
 
 def run_blocking(coroutine):
@@ -121,7 +122,7 @@ class World:
     async def open_pool(self, **settings):
         """Make a pool and open it: `min_size` sessions are there and nobody uses them."""
         pool = self.pool(**settings)
-        await result(pool.open(wait=True))
+        await call(pool.open, wait=True)
         await self.quiet()
         return pool
 
@@ -146,7 +147,7 @@ class World:
             self.server.release(operation)
             self.server.fail_always(operation, None)
         for pool in self.pools:
-            await result(pool.close())
+            await call(pool.close)
         await self.sleep(workers.LINGER * 2)
 
         assert [] == self.server.mistakes
@@ -159,6 +160,7 @@ class ThreadWorld(World):
     """Threads that take turns."""
 
     Pool, Adapter = Pool, FakeAdapter
+    Interruption = KeyboardInterrupt
 
     class Running(Running):
         async def end(self):
@@ -205,6 +207,9 @@ class ThreadWorld(World):
         running.thread.start()
         return running
 
+    def interrupt(self, running):
+        self._turns.interrupt(running.thread, self.Interruption())
+
     def left_over(self):
         return self._turns.running
 
@@ -213,6 +218,7 @@ class TaskWorld(World):
     """Tasks in a loop whose clock jumps."""
 
     Pool, Adapter = AsyncPool, AsyncFakeAdapter
+    Interruption = asyncio.CancelledError
 
     class Running(Running):
         async def end(self):
@@ -249,6 +255,9 @@ class TaskWorld(World):
         running = self.Running(coroutine)
         running.task = self._loop.create_task(running.run())
         return running
+
+    def interrupt(self, running):
+        running.task.cancel()
 
     def left_over(self):
         return [t for t in asyncio.all_tasks() if t is not asyncio.current_task()]

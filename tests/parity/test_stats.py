@@ -233,7 +233,7 @@ async def test_failures_to_connect_are_counted(flavour, nowhere):
         await eventually(lambda: count(pool, "connections_errors"))
         stats = pool.get_stats()
 
-        assert stats["connections_errors"] == stats["connections_num"]
+        assert 1 <= stats["connections_errors"] <= stats["connections_num"]
 
 
 async def test_the_dead_that_a_check_of_the_pool_finds_are_counted(

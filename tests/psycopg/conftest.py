@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gc
 import inspect
+import itertools
 
 import psycopg
 import pytest
 
 from support.pg import COLOURS, Sessions, application_name
 from support.pg_proxy import Proxy
+
+_numbers = itertools.count(1)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -46,15 +49,42 @@ def proxy(conninfo):
 
 @pytest.fixture(scope="session")
 def guarded():
-    """A server that asks the role `locked` for its password."""
+    """A server that asks members of `guarded` for their password."""
     from edgepool.testing import PostgresServer
 
     hba = """
         local all all trust
-        host all locked 127.0.0.1/32 scram-sha-256
+        host all +guarded 127.0.0.1/32 scram-sha-256
         host all all 127.0.0.1/32 trust
     """
     with PostgresServer(hba=hba) as server:
-        with psycopg.connect(server.conninfo) as admin:
-            admin.execute("create role locked login password 'right'")
+        with psycopg.connect(server.conninfo) as conn:
+            conn.execute("create role guarded")
         yield server
+
+
+class Role:
+    """A role that the guarded server asks for its password."""
+
+    def __init__(self, server, name):
+        self._server = server
+        self.name = name
+        self._execute(f"create role {name} login in role guarded")
+
+    def _execute(self, query):
+        with psycopg.connect(self._server.conninfo) as conn:
+            conn.execute(query)
+
+    def set_password(self, password):
+        self._execute(f"alter role {self.name} password '{password}'")
+
+    def conninfo(self, **parameters):
+        return self._server.conninfo_for(user=self.name, **parameters)
+
+
+@pytest.fixture
+def role(guarded):
+    """A role of the test's own; its password is `right`."""
+    made = Role(guarded, f"role_{next(_numbers)}")
+    made.set_password("right")
+    return made

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import psycopg
 import pytest
 
@@ -115,21 +117,21 @@ async def test_close_in_mid_operation_gives_the_place_back(pool_of, sessions):
         await eventually(lambda: sessions.count == 1)
 
 
-async def test_close_twice_does_not_hurt_the_pool(pool_of):
-    """psycopg's own may be called as often as one likes."""
-    async with pool_of(size=2) as pool:
-        await at_rest(pool, 2)
+@pytest.mark.xfail(
+    strict=True, reason="the second `close` closes a connection that is idle in the pool"
+)
+async def test_close_twice_returns_once_and_closes_nothing(pool_of):
+    """psycopg's own may be called as often as one likes; ours may refuse it."""
+    async with pool_of() as pool:
         conn = await result(pool.getconn())
         await result(conn.close())
-        try:
+        with suppress(ValueError):
             await result(conn.close())
-        except ValueError as error:
-            assert "returned already" in str(error)
-        async with entered(pool.connection()) as one, entered(pool.connection()) as two:
-            assert one is not two
-            assert await fetch(one, "select 1") == await fetch(two, "select 1") == 1
 
-        await at_rest(pool, 2)
+        assert not conn.closed
+
+        async with entered(pool.connection()) as conn:
+            assert await fetch(conn, "select 1") == 1
 
 
 async def test_what_the_pool_closes_is_closed(pool_of, sessions):

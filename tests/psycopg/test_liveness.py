@@ -113,14 +113,6 @@ async def test_what_idle_session_timeout_ends_is_not_served(
         assert dead
 
 
-FAREWELL_UNHEARD = pytest.mark.xfail(
-    strict=True,
-    reason="the probe reads the server's FATAL, but takes only the end of the stream"
-    " for an end: it serves a session that has said farewell and not yet hung up",
-)
-
-
-@FAREWELL_UNHEARD
 @pytest.mark.parametrize("sqlstate", ["57P01", "57P05"])
 async def test_a_session_that_has_said_farewell_is_not_served(
     colour, proxy, sqlstate

@@ -46,7 +46,7 @@ class Sessions:
 
     def __init__(self, admin, name):
         self._admin = admin
-        self._name = name
+        self.name = name
 
     def _column(self, expression):
         query = (
@@ -54,7 +54,7 @@ class Sessions:
             " where application_name = %s and pid <> pg_backend_pid()"
             " order by backend_start, pid"
         )
-        return [value for (value,) in self._admin.execute(query, [self._name])]
+        return [value for (value,) in self._admin.execute(query, [self.name])]
 
     @property
     def pids(self):
@@ -77,8 +77,12 @@ class Sessions:
         """End some sessions, or all, and wait until they have hung up."""
         ending = pids or tuple(self.pids)
         for pid in ending:
-            self._admin.execute("select pg_terminate_backend(%s)", [pid])
+            self.end(pid)
         hung_up(*ending)
+
+    def end(self, pid):
+        """Tell a session to end; do not wait for it."""
+        self._admin.execute("select pg_terminate_backend(%s)", [pid])
 
 
 def hung_up(*pids):

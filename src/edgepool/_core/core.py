@@ -175,6 +175,14 @@ class PoolCore(Planner[T]):
         until = now + self._trust
         return until if until < entry.expires_at else entry.expires_at
 
+    def is_overdue(self, now: float, entry: Entry[T]) -> bool:
+        """Tell whether a borrowed entry is too old to be used.
+
+        What comes straight from its connect, or from a borrower, is not: else nobody
+        would be served where max_lifetime is next to nothing.
+        """
+        return now >= entry.expires_at and entry.proven_at < entry.lent_at
+
     def overdue(self, now: float, entry: Entry[T]) -> None:
         """Retire a borrowed entry that is over its age before anybody used it."""
         entry.borrows -= 1

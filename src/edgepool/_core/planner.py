@@ -57,6 +57,7 @@ class Planner(Generic[T]):
         # Idle clocks of retired connections whose places are to be filled again. A
         # replacement inherits the clock, else max_idle would never see it unused.
         self._vacancies: deque[float] = deque()
+        self._next_lane_at = ALWAYS
         # True while a clean connection that comes back can only go on the idle stack,
         # and whoever comes can only take one from there.
         self._calm = False
@@ -107,6 +108,10 @@ class Planner(Generic[T]):
             self._wake_by(self._outage.retry_at)
             return
         for _ in range(starting):
+            if ledger.connecting and now < self._next_lane_at:
+                self._wake_by(self._next_lane_at)
+                return
+            self._next_lane_at = now + settings.stagger
             inherited = bool(vacancies)
             idle_since = vacancies.pop() if inherited else now
             ledger.connect(idle_since, inherited)

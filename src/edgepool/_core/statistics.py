@@ -61,7 +61,7 @@ class PoolStatistics(NamedTuple):
     waiting: int
 
     requests: int
-    """Borrows that have ended, one way or the other."""
+    """Borrows that were answered, with a connection or without."""
     requests_queued: int
     """Borrows that had to wait."""
     requests_errors: int

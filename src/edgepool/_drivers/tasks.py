@@ -47,7 +47,7 @@ class TaskDriver(Generic[T]):
         self._abort: Callable[[T], None] | None = getattr(adapter, "abort", None)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tasks: dict[asyncio.Task[None], Command[T]] = {}
-        self._patience = Deadlines[Waiter[T]]()
+        self._deadlines = Deadlines[Waiter[T]]()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
 
@@ -61,17 +61,17 @@ class TaskDriver(Generic[T]):
         """Finish a borrow: wait if there is no entry; make sure that it is alive."""
         if timeout is None:
             timeout = self.core.settings.timeout
-        deadline = now + timeout
+        patience = _flows.Patience(now, now + timeout)
         if entry is None:
             # `wait` once more, but for a crowd: with as few frames, calls and objects
             # for each who waits as it goes.
             if not self.core.open:
                 self.before_waiting()
-            waiter, patience = self._line_up(deadline)
+            waiter, deadline = self._line_up(patience.until)
             try:
                 self.core.enqueue(now, waiter, again=False)
                 self.see_to_it()
-                if not waiter.resolved and deadline <= now:
+                if not waiter.resolved and timeout <= 0:
                     self.tell(self.core.time_out, waiter)
                 if not waiter.resolved:
                     await waiter.wake
@@ -79,20 +79,19 @@ class TaskDriver(Generic[T]):
                 self._interrupted(waiter)
                 raise
             finally:
-                self._patience.remove(patience)
-            entry = waiter.entry
+                self._deadlines.remove(deadline)
+            entry = self._served(waiter, patience)
             now = self.clock()
-            if entry is None:
-                raise refused(waiter, self.name, self.statistics(), now)
             if now < entry.due_at:
                 return entry
-        if now < entry.expires_at and not self.core.examine(now, entry):
+        core = self.core
+        if not (core.is_overdue(now, entry) or core.examine(now, entry)):
             if self.is_alive(entry.resource):
                 return entry
-            entry = await _flows.instead_of_dead(self, entry, deadline)
+            entry = await _flows.instead_of_dead(self, entry, patience)
         else:
             entry.due_at = now  # for the flow to see to
-        return await _flows.verified(self, entry, deadline)
+        return await _flows.verified(self, entry, patience)
 
     def put(self, entry: Entry[T]) -> None:
         """Return an entry. Never suspends, never fails for the pool's own reasons."""
@@ -126,21 +125,25 @@ class TaskDriver(Generic[T]):
         self.see_to_it()
         return result
 
-    async def wait(self, deadline: float, again: bool) -> Entry[T]:
+    async def wait(self, patience: _flows.Patience, again: bool) -> Entry[T]:
         """Wait in the queue for an entry."""
-        waiter = await self.park(partial(self.core.enqueue, again=again), deadline)
-        if waiter.entry is not None:
-            return waiter.entry
-        raise refused(waiter, self.name, self.statistics(), self.clock())
+        event = partial(self.core.enqueue, again=again)
+        return self._served(await self.park(event, patience.until), patience)
+
+    def _served(self, waiter: Waiter[T], patience: _flows.Patience) -> Entry[T]:
+        if waiter.entry is None:
+            waited = self.clock() - patience.since
+            raise refused(waiter, self.name, self.statistics(), waited)
+        return waiter.entry
 
     async def park(
-        self, event: Callable[[float, Waiter[T]], None], deadline: float
+        self, event: Callable[[float, Waiter[T]], None], until: float
     ) -> Waiter[T]:
         """Wait for an event of the pool; see whether the waiter was refused."""
-        waiter, patience = self._line_up(deadline)
+        waiter, deadline = self._line_up(until)
         try:
             self.tell(event, waiter)
-            if not waiter.resolved and deadline <= self.clock():
+            if not waiter.resolved and until <= self.clock():
                 self.tell(self.core.time_out, waiter)
             if not waiter.resolved:
                 await waiter.wake
@@ -148,19 +151,19 @@ class TaskDriver(Generic[T]):
             self._interrupted(waiter)
             raise
         finally:
-            self._patience.remove(patience)
+            self._deadlines.remove(deadline)
         return waiter
 
-    def _line_up(self, deadline: float) -> tuple[Waiter[T], Deadline]:
+    def _line_up(self, until: float) -> tuple[Waiter[T], Deadline]:
         loop = self._loop
         if loop is None or loop.is_closed():
             loop = self.use_running_loop()
         # Not Waiter[T](...): a subscript costs as much as all the rest of this.
         waiter: Waiter[T] = Waiter(loop.create_future())
-        patience = self._patience.add(deadline, waiter)
-        if deadline < self._timer_at:
+        deadline = self._deadlines.add(until, waiter)
+        if until < self._timer_at:
             self._set_timer()
-        return waiter, patience
+        return waiter, deadline
 
     def _interrupted(self, waiter: Waiter[T]) -> None:
         self.tell(self.core.abandon, waiter)
@@ -273,7 +276,7 @@ class TaskDriver(Generic[T]):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._timer_at = min(self.core.wake_at, self._patience.next)
+        self._timer_at = min(self.core.wake_at, self._deadlines.next)
         if self._timer_at < float("inf"):
             delay = max(self._timer_at - self.clock(), 0.0)
             self._timer = self._running.call_later(delay, self._on_time)
@@ -281,7 +284,7 @@ class TaskDriver(Generic[T]):
     def _on_time(self) -> None:
         self._timer, self._timer_at = None, float("inf")
         now = self.clock()
-        for waiter in self._patience.due(now):
+        for waiter in self._deadlines.due(now):
             self.core.time_out(now, waiter)
         if now >= self.core.wake_at:
             self.core.tick(now)

@@ -89,21 +89,22 @@ class ThreadDriver(Generic[T]):
         """Finish a borrow: wait if there is no entry; make sure that it is alive."""
         if timeout is None:
             timeout = self.core.settings.timeout
-        deadline = now + timeout
+        patience = _flows.Patience(now, now + timeout)
         if entry is None:
             if not self.core.open:
                 self.before_waiting()
-            entry = _flows.run(self.wait(deadline, again=False))
+            entry = _flows.run(self.wait(patience, again=False))
             now = self.clock()
             if now < entry.due_at:
                 return entry
-        if now < entry.expires_at and not self.core.examine(now, entry):
+        core = self.core
+        if not (core.is_overdue(now, entry) or core.examine(now, entry)):
             if self.is_alive(entry.resource):
                 return entry
-            entry = _flows.run(_flows.instead_of_dead(self, entry, deadline))
+            entry = _flows.run(_flows.instead_of_dead(self, entry, patience))
         else:
             entry.due_at = now  # for the flow to see to
-        return _flows.run(_flows.verified(self, entry, deadline))
+        return _flows.run(_flows.verified(self, entry, patience))
 
     def put(self, entry: Entry[T]) -> None:
         """Return an entry. Never blocks on the network, never fails for its sake."""
@@ -146,12 +147,13 @@ class ThreadDriver(Generic[T]):
             self._start(command)
         return result
 
-    async def wait(self, deadline: float, again: bool) -> Entry[T]:
+    async def wait(self, patience: _flows.Patience, again: bool) -> Entry[T]:
         """Wait in the queue for an entry."""
-        waiter = self.park(partial(self.core.enqueue, again=again), deadline)
-        if waiter.entry is not None:
-            return waiter.entry
-        raise refused(waiter, self.name, self.statistics(), self.clock())
+        waiter = self.park(partial(self.core.enqueue, again=again), patience.until)
+        if waiter.entry is None:
+            waited = self.clock() - patience.since
+            raise refused(waiter, self.name, self.statistics(), waited)
+        return waiter.entry
 
     def park(
         self, event: Callable[[float, Waiter[T]], None], deadline: float

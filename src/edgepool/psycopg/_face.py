@@ -10,7 +10,7 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 from weakref import ref
 
-from .._core import NEVER, PROBE_AFTER, PoolStatistics, Settings
+from .._core import NEVER, PROBE_AFTER, STAGGER, PoolStatistics, Settings
 from .._face import A, Face
 from ._adapter import C
 
@@ -125,6 +125,7 @@ class PsycopgFace(Face[C, A]):
             # probe is all that happens before a borrow.
             check_after=check_after if check or check_after else NEVER,
             probe_after=PROBE_AFTER,
+            stagger=STAGGER,
             reconnect_timeout=reconnect_timeout,
             keep_idle=self._keep_idle,
         )

@@ -99,8 +99,8 @@ class _Script:
         self.delay = 0.0
         self.hanging = False
         # Errors for as many operations, and one for all that follow.
-        self.errors: deque[Exception] = deque()
-        self.lasting: Exception | None = None
+        self.errors: deque[BaseException] = deque()
+        self.lasting: BaseException | None = None
 
 
 class FakeServer:
@@ -154,7 +154,7 @@ class FakeServer:
         self.log: list[FakeEvent] = []
         self.mistakes: list[str] = []
         self.peak: int = 0
-        self._refusal: Exception | None = None
+        self._refusal: BaseException | None = None
         self._scripts = {operation: _Script() for operation in OPERATIONS}
         self._under_way: dict[_Step, None] = {}
         self._sessions: dict[FakeSession, None] = {}
@@ -168,12 +168,12 @@ class FakeServer:
         with self._changed:
             self._refusal = None
 
-    def refuse(self, error: Exception) -> None:
+    def refuse(self, error: BaseException) -> None:
         """Answer each connect with this error, until `up`. Sessions go on."""
         with self._changed:
             self._refusal = error
 
-    def down(self, error: Exception | None = None) -> None:
+    def down(self, error: BaseException | None = None) -> None:
         """End all sessions and refuse connects, until `up`.
 
         Args:
@@ -187,12 +187,12 @@ class FakeServer:
         for session in sessions or self.sessions:
             self._end_session(session, "killed")
 
-    def fail(self, operation: Operation, *errors: Exception) -> None:
+    def fail(self, operation: Operation, *errors: BaseException) -> None:
         """Let the next operations of a kind fail, each with the next of the errors."""
         with self._changed:
             self._scripts[operation].errors.extend(errors)
 
-    def fail_always(self, operation: Operation, error: Exception | None) -> None:
+    def fail_always(self, operation: Operation, error: BaseException | None) -> None:
         """Let all operations of a kind fail, until this is called with None."""
         with self._changed:
             self._scripts[operation].lasting = error
@@ -324,7 +324,7 @@ class FakeServer:
             elif operation == "reset":
                 session.dirty = session.dirty and session.hopeless
 
-    def _verdict(self, step: _Step) -> Exception | None:
+    def _verdict(self, step: _Step) -> BaseException | None:
         script = self._scripts[step.operation]
         if step.operation != "close" and not step.session.alive:
             return ConnectionResetError(f"the session was {step.session._ended_by}")
