@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import sys
 from random import Random
 
 import pytest
@@ -206,7 +208,7 @@ async def test_a_second_event_loop_is_not_lent_the_first_ones_sessions(check_aft
     await pool.close()
 
 
-@pytest.mark.parametrize("method", ["open", "wait", "close", "check"])
+@pytest.mark.parametrize("method", ["close", "check"])
 async def test_a_second_event_loop_cannot_work_on_the_pool(method):
     pool = make_pool(FakeServer())
     await lend(pool)
@@ -219,7 +221,8 @@ async def test_a_second_event_loop_cannot_work_on_the_pool(method):
 
 async def in_another_loop(coroutine):
     """Run a coroutine in a loop in another thread, while this loop goes on."""
-    return await asyncio.to_thread(asyncio.run, coroutine)
+    # The guard is short: a wait for something in this loop may last for ever.
+    return await asyncio.to_thread(asyncio.run, asyncio.wait_for(coroutine, 2.0))
 
 
 @pytest.mark.parametrize("check_after", [0.0, 30.0, float("inf")])
@@ -267,7 +270,9 @@ def test_the_tasks_of_a_closed_event_loop_are_forgotten():
     assert () == server.sessions
 
 
-def test_the_waiters_of_a_closed_event_loop_are_forgotten(caplog):
+def test_the_waiters_of_a_closed_event_loop_are_forgotten(monkeypatch):
+    complaints = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
     server = FakeServer()
     pool = make_pool(server)
 
@@ -288,12 +293,11 @@ def test_the_waiters_of_a_closed_event_loop_are_forgotten(caplog):
         await pool.close()
 
     run_jumping(outlive())
-
-    assert not waiting.done()
-    assert [] == [r.message for r in caplog.records if r.name == "asyncio"]
-
     waiting._log_destroy_pending = False  # asyncio has no other way to say: I know
     del waiting
+    gc.collect()
+
+    assert [] == complaints
 
 
 def test_a_pool_may_be_opened_in_one_event_loop_after_the_other():
@@ -357,8 +361,6 @@ async def test_background_tasks_have_names(world):
 async def test_ten_thousand_waiters_time_out_in_order_with_one_timer(
     world, monkeypatch
 ):
-    pool = await world.open_pool()
-    held = await world.borrow(pool)
     loop = asyncio.get_running_loop()
     timers, order = [], []
     call_at = loop.call_at
@@ -368,6 +370,8 @@ async def test_ten_thousand_waiters_time_out_in_order_with_one_timer(
         return timers[-1]
 
     monkeypatch.setattr(loop, "call_at", recorded)
+    pool = await world.open_pool()
+    held = await world.borrow(pool)
 
     async def wait_in_vain(timeout):
         try:
@@ -415,7 +419,8 @@ async def traffic(seconds, seed):
     loop = asyncio.get_running_loop()
     dice = Random(seed)
     server = FakeServer(clock=loop.time, connect_delay=0.02)
-    pool = make_pool(server, min_size=2, max_size=8, max_idle=30.0, max_lifetime=300.0)
+    ages = {"check_after": 5.0, "max_idle": 30.0, "max_lifetime": 300.0}
+    pool = make_pool(server, min_size=2, max_size=8, **ages)
     pool._engine.clock = loop.time
     lent_to = {}
     borrows = 0
@@ -463,12 +468,19 @@ async def traffic(seconds, seed):
     return borrows, server.log, pool.statistics()
 
 
-def test_an_hour_of_traffic_loses_nothing_and_is_the_same_twice(monkeypatch):
-    def an_hour():
-        monkeypatch.setattr(_face, "random", Random(7).random)
-        return run_jumping(traffic(3600.0, seed=7))
+def simulate(monkeypatch, seconds, seed):
+    monkeypatch.setattr(_face, "random", Random(seed).random)
+    return run_jumping(traffic(seconds, seed))
 
-    borrows, log, statistics = an_hour()
+
+def test_an_hour_of_traffic_loses_nothing(monkeypatch):
+    borrows, _, statistics = simulate(monkeypatch, 3600.0, seed=7)
 
     assert borrows > 95_000
-    assert (borrows, log, statistics) == an_hour()
+    assert borrows == statistics.requests - statistics.requests_errors
+
+
+def test_the_same_traffic_is_the_same_twice(monkeypatch):
+    once = simulate(monkeypatch, 600.0, seed=8)
+
+    assert once == simulate(monkeypatch, 600.0, seed=8)

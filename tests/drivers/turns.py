@@ -7,14 +7,26 @@ time, and twice the same test does twice the same.
 
 The driver under test is the real one; only what it waits with is from here: locks,
 conditions, events, threads and the clock.
+
+With dice, a thread may lose its turn at any line of edgepool's code, as it may with the
+interpreter's own scheduler; but the same dice give the same schedule.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import deque
 from heapq import heappop, heappush
 from itertools import count
+from pathlib import Path
+
+import edgepool
+
+SOURCES = str(Path(edgepool.__file__).parent)
+
+# How often a thread loses its turn, with dice: once in so many lines.
+LINES = 10
 
 
 class Stay:
@@ -30,9 +42,15 @@ class Stay:
 
 
 class Turns:
-    """Whose turn it is, and what time. Made by the thread that has the first turn."""
+    """Whose turn it is, and what time. Made by the thread that has the first turn.
 
-    def __init__(self):
+    Args:
+        dice: say when a thread loses its turn, and who is next. None: when it waits,
+            and who was woken first.
+    """
+
+    def __init__(self, dice=None):
+        self._dice = dice
         self._now = 0.0
         self._ready = deque()
         self._until_quiet = deque()
@@ -75,6 +93,8 @@ class Turns:
     def end(self):
         """End all threads: whoever waits, now or later, gets a SystemExit."""
         self._ended = True
+        if self._dice is not None:
+            sys.settrace(None)
         for stay in [*self._ready, *self._parked.values()]:
             if stay.gate.locked():
                 stay.gate.release()
@@ -101,6 +121,24 @@ class Turns:
         if self._ended and threading.current_thread() is not self._main:
             raise SystemExit
 
+    def trace(self):
+        """Let the thread that calls this lose its turn now and then."""
+        if self._dice is not None:
+            sys.settrace(self._trace_call)
+
+    def _trace_call(self, frame, event, argument):
+        path = frame.f_code.co_filename
+        if path.startswith(SOURCES) and "testing" not in path:
+            return self._trace_line
+        return None
+
+    def _trace_line(self, frame, event, argument):
+        if event == "line" and not self._ended and self._dice.random() * LINES < 1:
+            stay = Stay()
+            self.wake(stay)
+            self.stay(stay, None)
+        return self._trace_line
+
     def wake(self, stay):
         if not stay.over:
             stay.over = stay.woken = True
@@ -122,6 +160,8 @@ class Turns:
 
     def _next(self):
         if self._ready:
+            if self._dice is not None:
+                self._ready.rotate(self._dice.randrange(len(self._ready)))
             return self._ready.popleft()
         while self._timeouts and self._timeouts[0][-1].over:
             heappop(self._timeouts)
@@ -191,22 +231,30 @@ class TurnCondition:
     def __init__(self, turns):
         self._turns = turns
         self._lock = TurnLock(turns)
+        self._owner = None
+        self._depth = 0
         self._stays = deque()
 
     def __enter__(self):
-        return self._lock.__enter__()
+        if self._owner is not threading.current_thread():
+            self._lock.acquire()
+            self._owner = threading.current_thread()
+        self._depth += 1
 
     def __exit__(self, *exc_info):
-        self._lock.release()
+        self._depth -= 1
+        if self._depth == 0:
+            self._owner = None
+            self._lock.release()
 
     def wait(self, timeout=None):
         stay = Stay()
         self._stays.append(stay)
-        self._lock.release()
+        self.__exit__()
         try:
             return self._turns.stay(stay, timeout)
         finally:
-            self._lock.acquire()
+            self.__enter__()
 
     def notify(self):
         while self._stays:
@@ -214,6 +262,10 @@ class TurnCondition:
             if not stay.over:
                 self._turns.wake(stay)
                 return
+
+    def notify_all(self):
+        while self._stays:
+            self.notify()
 
 
 class TurnEvent:
@@ -252,10 +304,12 @@ class TurnThread(threading.Thread):
         self._first.gate.acquire()
         try:
             self._turns._must_go_on()
+            self._turns.trace()
             super().run()
         except SystemExit:
             pass  # the test has ended
         finally:
+            sys.settrace(None)
             self.ended = True
             self._end.set()
             self._turns.pass_on()

@@ -166,15 +166,15 @@ class ThreadWorld(World):
         async def end(self):
             self.thread.join()
 
-    def __init__(self, monkeypatch):
+    def __init__(self, monkeypatch, dice=None):
         super().__init__()
-        self._turns = turns = Turns()
+        self._turns = turns = Turns(dice)
         for module, names in (
             (threads, {"allocate_lock": turns.Lock, "monotonic": turns.time}),
             (workers, {"Lock": turns.Lock, "Thread": turns.Thread}),
             (housekeeper, {"Condition": turns.Condition, "Thread": turns.Thread}),
             (housekeeper, {"monotonic": turns.time}),
-            (_fakes, {"Event": turns.Event}),
+            (_fakes, {"Event": turns.Event, "Condition": turns.Condition}),
         ):
             for name, value in names.items():
                 monkeypatch.setattr(module, name, value)
@@ -184,6 +184,7 @@ class ThreadWorld(World):
     def run(self, test):
         self.server = FakeServer(clock=self._turns.time)
         try:
+            self._turns.trace()
             run_blocking(test)
             run_blocking(self.finish())
         finally:

@@ -1,4 +1,4 @@
-"""Never more sessions than `max_size`, whatever happens; at rest the numbers are true."""
+"""Never more sessions than `max_size`; and what the gauges say is true."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ def witness_of(colour):
     class Witness(colour.Connection):
         lock = threading.Lock()
         open = peak = 0
-        told = set()
 
         @classmethod
         def count(cls, step):
@@ -36,13 +35,14 @@ def witness_of(colour):
 
         def tell(self):
             with suppress(psycopg.Error):
-                self.told.add(self.pgconn.backend_pid)
+                told.add(self.pgconn.backend_pid)
 
         def gone(self):
             if not getattr(self, "counted_out", False):
                 self.counted_out = True
                 self.count(-1)
 
+    Witness.told = told = set()
     if colour.asynchronous:
 
         async def connect(cls, conninfo="", **kwargs):

@@ -7,8 +7,16 @@ from contextlib import suppress
 import psycopg
 import pytest
 
-from support.parity import entered, eventually, execute, fetch, lend, pid, result
-from support.parity import waiter
+from support.parity import (
+    entered,
+    eventually,
+    execute,
+    fetch,
+    lend,
+    pid,
+    result,
+    waiter,
+)
 from support.pg import at_rest
 
 
@@ -118,7 +126,8 @@ async def test_close_in_mid_operation_gives_the_place_back(pool_of, sessions):
 
 
 @pytest.mark.xfail(
-    strict=True, reason="the second `close` closes a connection that is idle in the pool"
+    strict=True,
+    reason="the second `close` closes a connection that is idle in the pool",
 )
 async def test_close_twice_returns_once_and_closes_nothing(pool_of):
     """psycopg's own may be called as often as one likes; ours may refuse it."""

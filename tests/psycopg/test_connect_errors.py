@@ -20,17 +20,15 @@ import psycopg
 import psycopg.errors
 import pytest
 
-from edgepool.psycopg import _connect_errors
+from edgepool.psycopg import _sqlstate_probe
 from edgepool.psycopg._connect_errors import (
-    ENGLISH,
     MOST_PROBES,
     ConnectErrors,
     is_permanent,
-    probe,
-    probe_async,
     sqlstate_of,
-    sqlstate_probe_gen,
 )
+from edgepool.psycopg._refusals import ENGLISH
+from edgepool.psycopg._sqlstate_probe import probe, probe_async, sqlstate_probe_gen
 from edgepool.testing import PostgresServer
 
 T = TypeVar("T")
@@ -813,7 +811,7 @@ class Libpq:
 @pytest.fixture
 def libpq(monkeypatch: pytest.MonkeyPatch) -> Libpq:
     libpq = Libpq()
-    monkeypatch.setattr(_connect_errors, "PGconn", libpq)
+    monkeypatch.setattr(_sqlstate_probe, "PGconn", libpq)
     return libpq
 
 

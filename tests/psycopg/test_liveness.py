@@ -1,4 +1,4 @@
-"""Nothing dead is served, nothing alive is thrown away, and finding out costs nothing."""
+"""Nothing dead is served, nothing alive is lost, and finding out costs nothing."""
 
 from __future__ import annotations
 
@@ -7,8 +7,18 @@ import select
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from support.parity import PATIENCE, borrowed, entered, eventually, execute, fetch, lend, pid
-from support.parity import result, spawn
+from support.parity import (
+    PATIENCE,
+    borrowed,
+    entered,
+    eventually,
+    execute,
+    fetch,
+    lend,
+    pid,
+    result,
+    spawn,
+)
 from support.pg import at_rest, hung_up, past_grace, set_autocommit
 from support.pg_proxy import farewell, notice, parameter_status
 
@@ -100,9 +110,7 @@ async def test_every_session_may_die_again_and_again(colour, conninfo, sessions)
             assert await use(pool) == 1
 
 
-async def test_what_idle_session_timeout_ends_is_not_served(
-    colour, conninfo, sessions
-):
+async def test_what_idle_session_timeout_ends_is_not_served(colour, conninfo, sessions):
     conninfo = make_conninfo(conninfo, options="-c idle_session_timeout=50")
     async with colour.pool(conninfo, min_size=3) as pool:
         await at_rest(pool, 3)
@@ -114,9 +122,7 @@ async def test_what_idle_session_timeout_ends_is_not_served(
 
 
 @pytest.mark.parametrize("sqlstate", ["57P01", "57P05"])
-async def test_a_session_that_has_said_farewell_is_not_served(
-    colour, proxy, sqlstate
-):
+async def test_a_session_that_has_said_farewell_is_not_served(colour, proxy, sqlstate):
     """A millisecond or so lies between the farewell and the end of the process."""
     async with colour.pool(proxy.conninfo(), min_size=1) as pool:
         async with entered(pool.connection()) as conn:
@@ -295,7 +301,6 @@ async def test_a_changed_parameter_is_taken_note_of(colour, proxy):
 
 
 # --- what it costs --------------------------------------------------------------------
-
 
 
 async def test_a_borrow_makes_no_round_trip(colour, proxy):

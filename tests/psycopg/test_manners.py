@@ -10,8 +10,16 @@ import pytest
 from psycopg.pq import TransactionStatus
 
 from edgepool import _flows
-from support.parity import entered, eventually, execute, fetch, lend, pid, result
-from support.parity import waiter
+from support.parity import (
+    entered,
+    eventually,
+    execute,
+    fetch,
+    lend,
+    pid,
+    result,
+    waiter,
+)
 from support.pg import at_rest, set_autocommit
 
 # A pool that waited for the network would wait ten seconds.
@@ -136,9 +144,11 @@ async def test_a_transaction_block_inside_is_its_own_master(colour, proxy, rows)
     async with colour.pool(proxy.conninfo(), min_size=1) as pool:
         await at_rest(pool, 1)
         with proxy.recording() as sent:
-            async with entered(pool.connection()) as conn:
-                async with entered(conn.transaction()):
-                    await execute(conn, INSERT)
+            async with (
+                entered(pool.connection()) as conn,
+                entered(conn.transaction()),
+            ):
+                await execute(conn, INSERT)
 
     assert ["BEGIN", INSERT, "COMMIT"] == sql(sent)
     assert rows() == 1
@@ -352,9 +362,7 @@ async def test_putconn_does_not_wait_for_the_network(colour, proxy, rows):
         assert rows() == 0
 
 
-async def test_a_rollback_in_a_black_hole_ends_too(
-    colour, proxy, rows, monkeypatch
-):
+async def test_a_rollback_in_a_black_hole_ends_too(colour, proxy, rows, monkeypatch):
     monkeypatch.setattr(_flows, "ROUND_TRIP", 0.1)
     async with colour.pool(proxy.conninfo(), min_size=1) as pool:
         conn = await result(pool.getconn())
@@ -388,9 +396,7 @@ async def _in_pipeline(conn):
 
 
 @pytest.mark.filterwarnings("ignore:.*was deleted while still open")
-@pytest.mark.parametrize(
-    "leave_behind", [_copying, _copying_in, _asking, _in_pipeline]
-)
+@pytest.mark.parametrize("leave_behind", [_copying, _copying_in, _asking, _in_pipeline])
 async def test_putconn_closes_what_is_in_mid_operation(
     colour, conninfo, sessions, table, leave_behind
 ):

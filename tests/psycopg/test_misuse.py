@@ -83,10 +83,13 @@ async def test_returned_twice_by_putconn_with_tasks(conninfo):
 
 def test_returned_inside_the_block_with_threads(conninfo):
     with ConnectionPool(conninfo, min_size=1) as pool:
-        with pytest.raises(ValueError, match="returned already") as caught:
-            with pool.connection() as conn:
-                place = here()
-                pool.putconn(conn)
+        block = pool.connection()
+        with (
+            pytest.raises(ValueError, match="returned already") as caught,
+            block as conn,
+        ):
+            place = here()
+            pool.putconn(conn)
 
     assert place in str(caught.value)
 
@@ -106,7 +109,6 @@ def test_returned_by_a_block_and_then_by_putconn_with_threads(conninfo):
         first = here()
         with pool.connection() as conn:
             last = here()
-            pass
         with pytest.raises(ValueError, match="returned already") as caught:
             pool.putconn(conn)
 
@@ -119,7 +121,6 @@ async def test_returned_by_a_block_and_then_by_putconn_with_tasks(conninfo):
         first = here()
         async with pool.connection() as conn:
             last = here()
-            pass
         with pytest.raises(ValueError, match="returned already") as caught:
             await pool.putconn(conn)
 
@@ -147,9 +148,7 @@ def test_returned_by_close_and_then_by_putconn_with_threads(conninfo):
 
 @NOT_THE_USERS_PLACE
 async def test_returned_by_close_and_then_by_putconn_with_tasks(conninfo):
-    async with AsyncConnectionPool(
-        conninfo, min_size=1, close_returns=True
-    ) as pool:
+    async with AsyncConnectionPool(conninfo, min_size=1, close_returns=True) as pool:
         conn = await pool.getconn()
         place = here()
         await conn.close()

@@ -8,8 +8,16 @@ import psycopg
 import pytest
 from psycopg_pool import PoolTimeout
 
-from support.parity import borrowed, entered, eventually, fetch, lend, pid, result
-from support.parity import spawn
+from support.parity import (
+    borrowed,
+    entered,
+    eventually,
+    fetch,
+    lend,
+    pid,
+    result,
+    spawn,
+)
 from support.pg import at_rest, beside, borrow_error, load, more, sessions_of, size
 from support.pg_proxy import Proxy
 
@@ -118,6 +126,7 @@ async def test_an_outage_is_no_occasion_for_a_stampede(colour, own_server, timeo
         ) as pool:
             await at_rest(pool, 4)
             await beside(server.stop)
+            await eventually(lambda: proxy.links == 0)
             started, before = time.monotonic(), proxy.connects
             async with load(pool, 32) as busy:
                 await eventually(lambda: connect_errors(pool) >= 15)

@@ -1,4 +1,4 @@
-"""Where waiting cannot help nobody waits, and the error says why; else everybody does."""
+"""Where waiting cannot help nobody waits, and the error says why."""
 
 from __future__ import annotations
 

@@ -61,6 +61,8 @@ class Watched(Driven):
         self.failing_since: float | None = None
         self.failed_at = ALWAYS
         self.alarm_at = ALWAYS
+        # When the next connect may start beside another one.
+        self.next_lane_at = ALWAYS
 
         # What the statistics have to say.
         self.requests = self.queued = self.in_vain = 0
@@ -325,6 +327,8 @@ class Watched(Driven):
             lanes = 1 if self.failing_since is not None else settings.max_connecting
             under_way = [e for e in self.wanted(Connect) if e.state is entry.state]
             assert len(under_way) < lanes, "more connects at a time than lanes"
+            assert not under_way or self.now >= self.next_lane_at, "not staggered"
+            self.next_lane_at = self.now + settings.stagger
         elif kind is Check:
             assert 0 < settings.check_after < NEVER
             assert self.now >= entry.proven_at + settings.check_after
@@ -442,8 +446,9 @@ class Watched(Driven):
         lanes = 1 if failing else settings.max_connecting
         startable = min(wanted, stats.max_size - stats.size, lanes - stats.opening)
         if startable > 0:
-            assert failing, "wanted, and not under way"
-            assert self.wake_at <= self.retry_by, "no retry"
+            assert failing or stats.opening, "wanted, and not under way"
+            by = self.retry_by if failing else self.next_lane_at
+            assert self.wake_at <= by, "wanted, and no timer is set"
 
     def _check_counters(self) -> None:
         stats = self.stats

@@ -143,9 +143,16 @@ class Proxy:
         """Give what connects to the server through the proxy."""
         return make_conninfo(
             self._conninfo,
-            **{"host": "127.0.0.1", "port": self.port, "sslmode": "disable"},
+            host="127.0.0.1",
+            port=self.port,
+            sslmode="disable",
             **changes,
         )
+
+    @property
+    def links(self) -> int:
+        """How many clients are connected."""
+        return sum(link.thread.is_alive() for link in list(self._links))
 
     # What was said
 

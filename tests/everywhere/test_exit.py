@@ -1,0 +1,308 @@
+"""A program that does not clean up ends at once, successfully and without a word.
+
+Each program runs in an interpreter of its own, in which every warning is an error. The
+guard is generous: a pool that holds up the exit does so for ever, or for its timeouts.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+import edgepool
+import pytest
+
+GUARD = 60.0
+SOURCES = str(Path(edgepool.__file__).parent.parent)
+
+THREADS = """
+    import atexit, sys, threading
+    from edgepool import ConnectionPool, Pool
+    from edgepool.testing import FakeAdapter, FakeServer
+
+    FOREVER = 10_000.0
+    server = FakeServer()
+
+    def make_pool(**settings):
+        return Pool(FakeAdapter(server), **{"min_size": 1, "open": True} | settings)
+"""
+
+TASKS = """
+    import asyncio
+    from edgepool import AsyncConnectionPool, AsyncPool
+    from edgepool.testing import AsyncFakeAdapter, FakeServer
+
+    FOREVER = 10_000.0
+    server = FakeServer()
+
+    def make_pool(**settings):
+        return AsyncPool(AsyncFakeAdapter(server), **{"min_size": 1} | settings)
+"""
+
+# Log lines are not what this is about: logging prints warnings if nobody handles them.
+UNLOGGED = """
+    import logging
+
+    logging.getLogger("edgepool.connect").addHandler(logging.NullHandler())
+"""
+
+# A server that accepts connections and never says a word.
+SILENT = """
+    import socket
+
+    silent = socket.create_server(("127.0.0.1", 0))
+    conninfo = f"host=127.0.0.1 port={silent.getsockname()[1]} user=x dbname=x"
+"""
+
+PROGRAMS = {
+    "an open pool that is idle": THREADS
+    + """
+    pool = make_pool(min_size=3, max_idle=60.0, check_after=30.0)
+    pool.wait()
+    """,
+    "a pool that was never opened": THREADS
+    + """
+    pool = make_pool(open=None)
+    """,
+    "a pool that was just opened": THREADS
+    + """
+    pool = make_pool(min_size=5)
+    """,
+    "a pool in a function that has returned": THREADS
+    + """
+    def main():
+        pool = make_pool()
+        with pool.borrow():
+            pass
+
+    main()
+    """,
+    "a connect that hangs": THREADS
+    + """
+    server.hang("connect")
+    pool = make_pool(min_size=2)
+    server.wait_until(lambda server: server.under_way("connect") == 2)
+    """,
+    "a reset that hangs": THREADS
+    + """
+    server.hang("reset")
+    pool = make_pool()
+    with pool.borrow() as session:
+        session.dirty = True
+    server.wait_until(lambda server: server.under_way("reset") == 1)
+    """,
+    "a close that hangs": THREADS
+    + """
+    server.hang("close")
+    pool = make_pool()
+    pool.wait()
+    pool.drain()
+    server.wait_until(lambda server: server.under_way("close") == 1)
+    """,
+    "a session that was never returned": THREADS
+    + """
+    pool = make_pool()
+    session = pool.borrow().__enter__()
+    """,
+    "threads that wait": THREADS
+    + """
+    server.hang("connect")
+    pool = make_pool(min_size=0, max_size=2)
+
+    def wait():
+        with pool.borrow(FOREVER):
+            pass
+
+    for _ in range(2):
+        threading.Thread(target=wait, daemon=True).start()
+    server.wait_until(lambda server: server.under_way("connect") == 2)
+    """,
+    "an outage": THREADS
+    + UNLOGGED
+    + """
+    server.down()
+    pool = make_pool(min_size=2)
+    server.wait_until(lambda server: server.connects >= 3)
+    """,
+    "a close at exit": THREADS
+    + """
+    pool = make_pool(min_size=3)
+    pool.wait()
+    atexit.register(pool.close)
+    """,
+    "a close at exit, after a pause that sent the workers away": THREADS
+    + """
+    pool = make_pool(min_size=3)
+    pool.wait()
+    for thread in threading.enumerate():
+        if thread.name == "edgepool-worker":
+            thread.join()
+    atexit.register(pool.close)
+    """,
+    "a borrow at exit": THREADS
+    + """
+    pool = make_pool()
+    pool.wait()
+    for thread in threading.enumerate():
+        if thread.name == "edgepool-worker":
+            thread.join()
+
+    @atexit.register
+    def last_words():
+        with pool.borrow() as session:
+            session.dirty = True
+    """,
+    "an exit by an error in the borrower's block": THREADS
+    + """
+    pool = make_pool()
+    with pool.borrow():
+        print("the end")
+        sys.exit(0)
+    """,
+    "a pool of connections that cannot be opened": THREADS
+    + UNLOGGED
+    + SILENT
+    + """
+    silent.close()
+    pool = ConnectionPool(conninfo, open=True)
+    """,
+    "a pool of connections whose server is silent": THREADS
+    + UNLOGGED
+    + SILENT
+    + """
+    pool = ConnectionPool(conninfo, min_size=2, open=True)
+    accepted = [silent.accept()[0], silent.accept()[0]]
+
+    @atexit.register
+    def close_what_is_our_own():
+        for each in [*accepted, silent]:
+            each.close()
+    """,
+    "asyncio: an open pool that is idle": TASKS
+    + """
+    async def main():
+        pool = make_pool(min_size=3, check_after=30.0)
+        await pool.open(wait=True)
+
+    asyncio.run(main())
+    """,
+    "asyncio: a pool that outlives its event loop": TASKS
+    + """
+    pool = make_pool(min_size=3, check_after=30.0)
+
+    async def main():
+        async with pool.borrow():
+            pass
+
+    asyncio.run(main())
+    """,
+    "asyncio: a pool that was never opened": TASKS
+    + """
+    pool = make_pool()
+    """,
+    "asyncio: a pool that was just opened": TASKS
+    + """
+    async def main():
+        await make_pool(min_size=5).open()
+
+    asyncio.run(main())
+    """,
+    "asyncio: a connect that hangs": TASKS
+    + """
+    async def main():
+        server.hang("connect")
+        await make_pool(min_size=2).open()
+        while server.under_way("connect") < 2:
+            await asyncio.sleep(0)
+
+    asyncio.run(main())
+    """,
+    "asyncio: a check that hangs": TASKS
+    + """
+    async def main():
+        server.hang("check")
+        pool = make_pool()
+        asyncio.ensure_future(pool.borrow().__aenter__())
+        while server.under_way("check") < 1:
+            await asyncio.sleep(0)
+
+    asyncio.run(main())
+    """,
+    "asyncio: a reset that hangs": TASKS
+    + """
+    async def main():
+        server.hang("reset")
+        pool = make_pool()
+        async with pool.borrow() as session:
+            session.dirty = True
+        while server.under_way("reset") < 1:
+            await asyncio.sleep(0)
+
+    asyncio.run(main())
+    """,
+    "asyncio: a reset that hangs, and a close that takes its time": TASKS
+    + """
+    async def main():
+        server.hang("reset")
+        server.delay("close", 0.001)
+        pool = make_pool()
+        async with pool.borrow() as session:
+            session.dirty = True
+        while server.under_way("reset") < 1:
+            await asyncio.sleep(0)
+
+    asyncio.run(main())
+    """,
+    "asyncio: a session that was never returned": TASKS
+    + """
+    async def main():
+        await make_pool().borrow().__aenter__()
+
+    asyncio.run(main())
+    """,
+    "asyncio: tasks that wait": TASKS
+    + """
+    async def main():
+        pool = make_pool()
+        await pool.borrow().__aenter__()
+        for _ in range(3):
+            asyncio.ensure_future(pool.borrow(FOREVER).__aenter__())
+        while pool.statistics().waiting < 3:
+            await asyncio.sleep(0)
+
+    asyncio.run(main())
+    """,
+    "asyncio: a pool of connections whose server is silent": TASKS
+    + UNLOGGED
+    + SILENT
+    + """
+    async def main():
+        pool = AsyncConnectionPool(conninfo, min_size=1)
+        await pool.open()
+        return await asyncio.get_running_loop().run_in_executor(None, silent.accept)
+
+    accepted, _ = asyncio.run(main())
+    accepted.close()
+    silent.close()
+    """,
+}
+
+
+@pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS.keys())
+def test_a_program_that_does_not_clean_up_ends_at_once(program):
+    program = dedent(program) + "\nprint('the end')\n"
+
+    run = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", program],
+        env=os.environ | {"PYTHONPATH": SOURCES},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=GUARD,
+    )
+
+    assert ("", 0) == (run.stderr, run.returncode)
+    assert "the end" in run.stdout
