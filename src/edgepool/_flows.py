@@ -36,6 +36,8 @@ PROGRAMMING_ERRORS = (
 # What a check or a reset in the background may take, in seconds, before the connection
 # is given up: a healthy server answers in milliseconds.
 ROUND_TRIP = 10.0
+# How many different errors of one outage are worth a warning each.
+FACES = 5
 # What a due check may take for a caller who does not want to wait (timeout=0).
 CHECK_AT_ONCE = 1.0
 
@@ -51,6 +53,8 @@ class Driver(Protocol[T]):
     """What a flow needs of a driver."""
 
     name: str
+    faces: set[str]
+    """What the errors of the present outage say."""
     core: PoolCore[T]
     is_alive: Callable[[T], bool]
     clock: Callable[[], float]
@@ -191,15 +195,19 @@ async def _connect(driver: Driver[T], entry: Entry[T]) -> None:
         cause = error
         if isinstance(error, PermanentError) and error.__cause__ is not None:
             cause = error.__cause__
-        known = str(core.last_error)
         driver.tell(core.connect_failed, entry, cause, permanent)
         if not isinstance(error, Exception):
             raise
-        # One line for an outage, and one whenever its face changes.
-        level = logging.DEBUG if known == str(cause) else logging.WARNING
+        # One line for an outage, and one for each new face of it, to a limit.
+        known, text = driver.faces, str(cause)
+        news = text not in known and len(known) < FACES
+        level = logging.WARNING if news else logging.DEBUG
         connect_log.log(level, "%s: cannot connect: %s", driver.name, cause)
+        if news:
+            known.add(text)
         return
     ended = driver.clock()
+    driver.faces.clear()
     driver.tell(core.connected, entry, resource, ended - started)
     if failing_since is not None:
         lasted = ended - failing_since

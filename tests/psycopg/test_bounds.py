@@ -204,9 +204,10 @@ async def test_never_more_sessions_than_max_size(colour, server, conninfo, sessi
         assert sampler.peak <= MOST
         assert witness.peak <= MOST
         # Otherwise nothing was tried.
-        assert crowd.served > 100 < sampler.samples
-        assert sampler.peak >= 4
+        assert crowd.served > 100
         assert crowd.broken > 0
+        assert sampler.samples > 20
+        assert sampler.peak >= 4
 
         # Left alone, the pool shrinks, and says what is true.
         await result(pool.resize(3, 5))

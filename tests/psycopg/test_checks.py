@@ -148,11 +148,6 @@ async def test_many_may_run_into_the_same_black_hole(colour, proxy):
         await at_rest(pool, 3)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="psycopg takes up to ten seconds to give up a query that was cancelled, and"
-    " the task of a check that was left to its fate outlives the pool",
-)
 async def test_a_check_that_hangs_leaves_no_task_behind(proxy):
     check = AsyncConnectionPool.check_connection
     async with AsyncConnectionPool(proxy.conninfo(), min_size=1, check=check) as pool:

@@ -125,10 +125,6 @@ async def test_close_in_mid_operation_gives_the_place_back(pool_of, sessions):
         await eventually(lambda: sessions.count == 1)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the second `close` closes a connection that is idle in the pool",
-)
 async def test_close_twice_returns_once_and_closes_nothing(pool_of):
     """psycopg's own may be called as often as one likes; ours may refuse it."""
     async with pool_of() as pool:

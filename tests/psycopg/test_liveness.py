@@ -52,26 +52,32 @@ async def test_a_session_ended_while_idle_is_not_served(colour, conninfo, sessio
         assert lost(pool) == 1
 
 
-async def test_a_survivor_is_served_instead(colour, conninfo, sessions):
-    async with colour.pool(conninfo, min_size=3) as pool:
-        await at_rest(pool, 3)
-        async with borrowed(pool, 3) as held:
-            pids = [pid(conn) for conn in held]
-        # The last one that was returned would be the next.
-        sessions.terminate(*pids[1:])
-
-        assert await lend(pool) == pids[0]
-
-
-async def test_the_siblings_of_a_dead_one_are_replaced_at_once(
+async def test_a_survivor_is_served_and_the_dead_are_replaced_at_once(
     colour, conninfo, sessions
 ):
+    async with colour.pool(conninfo, min_size=4) as pool:
+        await at_rest(pool, 4)
+        async with borrowed(pool, 4) as held:
+            a, b, c, d = [pid(conn) for conn in held]
+        # The last one that was returned would be the next.
+        sessions.terminate(a, b, d)
+
+        assert await lend(pool) == c
+
+        # Nobody borrows any more.
+        await eventually(lambda: lost(pool) == 3)
+        await at_rest(pool, 4)
+
+        assert sessions.count == 4
+        assert not {a, b, d} & set(sessions.pids)
+
+
+async def test_when_all_are_dead_all_are_replaced_at_once(colour, conninfo, sessions):
     async with colour.pool(conninfo, min_size=4) as pool:
         await at_rest(pool, 4)
         dead = sessions.pids
         sessions.terminate()
         await lend(pool)
-        # Nobody borrows any more.
         await eventually(lambda: lost(pool) == 4)
         await at_rest(pool, 4)
 
@@ -198,14 +204,6 @@ async def test_a_handler_hears_the_notification_that_came_while_idle(
         assert ["hello"] == heard
 
 
-NOTIFIES_WAITS = pytest.mark.xfail(
-    strict=True,
-    reason="the probe moves a pending notification from the socket into libpq, and"
-    " psycopg's notifies() looks there only after the socket has something else",
-)
-
-
-@NOTIFIES_WAITS
 async def test_notifies_yields_the_notification_that_came_while_idle(
     colour, conninfo, admin
 ):
@@ -242,14 +240,6 @@ async def test_a_session_that_ends_after_notifications_is_not_served(
         assert await lend(pool) != before
 
 
-NOT_READ_TO_THE_END = pytest.mark.xfail(
-    strict=True,
-    reason="after four reads the probe calls a connection alive, though there is more"
-    " to read: the farewell, after 80 kB of notifications",
-)
-
-
-@NOT_READ_TO_THE_END
 async def test_a_session_that_ends_after_many_notifications_is_not_served(
     colour, conninfo, admin, sessions
 ):

@@ -127,14 +127,6 @@ async def test_returned_by_a_block_and_then_by_putconn_with_tasks(conninfo):
     assert first in str(caught.value) or last in str(caught.value)
 
 
-NOT_THE_USERS_PLACE = pytest.mark.xfail(
-    strict=True,
-    reason="the error names the line in edgepool's own `close` that calls putconn,"
-    " not the user's line that calls `close`",
-)
-
-
-@NOT_THE_USERS_PLACE
 def test_returned_by_close_and_then_by_putconn_with_threads(conninfo):
     with ConnectionPool(conninfo, min_size=1, close_returns=True) as pool:
         conn = pool.getconn()
@@ -146,7 +138,6 @@ def test_returned_by_close_and_then_by_putconn_with_threads(conninfo):
     assert place in str(caught.value)
 
 
-@NOT_THE_USERS_PLACE
 async def test_returned_by_close_and_then_by_putconn_with_tasks(conninfo):
     async with AsyncConnectionPool(conninfo, min_size=1, close_returns=True) as pool:
         conn = await pool.getconn()

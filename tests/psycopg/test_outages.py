@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 
 import psycopg
@@ -14,6 +15,7 @@ from support.parity import (
     eventually,
     fetch,
     lend,
+    overlapping,
     pid,
     result,
     spawn,
@@ -149,6 +151,29 @@ async def test_an_outage_is_no_occasion_for_a_stampede(colour, own_server, timeo
         proxy.close()
 
 
+async def test_while_connecting_fails_there_is_one_attempt_at_a_time(
+    colour, own_server
+):
+    server = own_server()
+    server.stop()
+    peak, Slow = overlapping(colour)
+
+    async with colour.pool(
+        server.conninfo, min_size=0, max_size=8, connection_class=Slow
+    ) as pool:
+        first = spawn(lend, pool)
+        # Alone, so that there is one attempt at a time from the beginning.
+        await eventually(lambda: connect_errors(pool) >= 1)
+        others = [spawn(lend, pool) for _ in range(7)]
+        await eventually(lambda: connect_errors(pool) >= 6)
+
+        assert peak() == 1
+
+        await beside(server.start)
+        for waiter in [first, *others]:
+            assert await waiter
+
+
 # --- a server that refuses ------------------------------------------------------------
 
 
@@ -249,6 +274,42 @@ async def test_a_connect_that_hangs_does_not_outlast_the_timeout(colour, own_ser
         server.thaw()
 
         assert await served
+
+
+async def test_connects_that_are_cut_while_they_hang_are_tried_again(colour, proxy):
+    proxy.black_hole()
+    async with colour.pool(proxy.conninfo(), min_size=2) as pool:
+        await eventually(lambda: proxy.links == 2)
+        served = spawn(lend, pool)
+        await eventually(lambda: waiting(pool) == 1)
+        proxy.cut()
+        proxy.restore()
+
+        assert await served
+
+        await at_rest(pool, 2)
+
+
+async def test_a_configure_that_hangs_does_not_outlast_the_timeout(colour, conninfo):
+    """The connection is the pool's affair: it goes on, and serves who comes later."""
+    go_on = threading.Event()
+
+    async def configure(conn):
+        await eventually(go_on.is_set)
+
+    async with colour.pool(
+        conninfo, min_size=1, configure=colour.callback(configure)
+    ) as pool:
+        error, took = await borrow_error(pool, 0.2)
+
+        assert type(error).__name__ == "PoolTimeout"
+        assert 0.2 <= took < GUARD
+        assert (error.size, error.opening) == (1, 1)
+
+        go_on.set()
+
+        assert await lend(pool)
+        assert pool.get_stats()["connections_num"] == 1
 
 
 async def test_a_pool_closes_though_a_connect_hangs(colour, own_server):

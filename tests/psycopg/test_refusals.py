@@ -71,11 +71,6 @@ async def test_an_invalid_conninfo_is_told_at_once(colour, conninfo):
         assert isinstance(await answer(pool), psycopg.ProgrammingError)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="psycopg raises OperationalError for what libpq finds invalid while it"
-    " connects, and the pool takes that for a server that may come back",
-)
 @pytest.mark.parametrize("parameters", ["sslmode=fish", "port=none", "port=99999"])
 async def test_an_invalid_parameter_is_told_at_once(colour, parameters):
     async with colour.pool(
@@ -203,10 +198,6 @@ async def test_a_conninfo_put_right_is_used(colour, role):
         assert await lend(pool)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a failure refuses also those who came after that attempt had begun",
-)
 async def test_an_attempt_from_before_does_not_answer_for_now(colour, role):
     """Who sets things right and then borrows asks about the present."""
     asked = []

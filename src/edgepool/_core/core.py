@@ -98,11 +98,14 @@ class PoolCore(Planner[T]):
 
     def returned(self, now: float, entry: Entry[T]) -> None:
         """Go on with a clean entry that came back while the pool was not calm."""
-        if not self._keep(now, entry):
-            return
-        entry.proven_at = now
-        if now < entry.lent_at + BRIEF:
-            entry.due_at = self._trusted_until(now, entry)
+        if self._keep(now, entry):
+            entry.proven_at = now
+            if now < entry.lent_at + BRIEF:
+                entry.due_at = self._trusted_until(now, entry)
+            self._pass_on(now, entry)
+
+    def _pass_on(self, now: float, entry: Entry[T]) -> None:
+        """Give a clean entry to the first waiter, or shelve it."""
         if self._queue.waiting and self._fits:
             self._serve(now, entry)
             if not self._queue.waiting:
@@ -116,6 +119,7 @@ class PoolCore(Planner[T]):
         for idle in self._ledger.take_idle():
             if now < idle.expires_at:
                 self._push_idle(idle)
+                self._wake_by(self._idle_deadline(idle))
             else:
                 self._retire(idle, self._why_expired(idle))
         self._plan(now)
@@ -297,14 +301,16 @@ class PoolCore(Planner[T]):
     def abandon(self, now: float, waiter: Waiter[T]) -> None:
         """Forget a waiter that was interrupted.
 
-        If it was served in the same moment, the entry goes to the next in the queue.
+        If it was served in the same moment, the entry goes to the next in the queue;
+        nobody has used it, so nothing is proven.
         """
         if not waiter.resolved:
             self._queue.leave(now, waiter)
             self._calm = self._is_calm()
         elif waiter.entry is not None:
             entry, waiter.entry = waiter.entry, None
-            self.returned(now, entry)
+            if self._keep(now, entry):
+                self._pass_on(now, entry)
 
     # --- connecting and closing ---------------------------------------------------
 
@@ -344,8 +350,9 @@ class PoolCore(Planner[T]):
             if self._outage.failed(now, error, waited, patience):
                 self.commands.append(Alarm())
             if permanent and not self._ledger.established:
-                # No connection is out that could come back and serve them.
-                self._queue.refuse_all(now, Refusal.FAILED, error)
+                # No connection is out that could come back and serve them. Who came
+                # after this attempt had begun gets another: things may be mended.
+                self._queue.refuse_all(now, Refusal.FAILED, error, entry.asked_at)
         self._plan(now)
 
     def was_closed(self, now: float, entry: Entry[T]) -> None:
@@ -362,6 +369,8 @@ class PoolCore(Planner[T]):
         if not self.open:
             self.open, self.fresh = True, False
             self._outage.over()
+            # Who waits for it to be empty has waited for long enough.
+            self._queue.announce(self._queue.for_empty)
             self._plan(now)
 
     def close(self, now: float) -> None:
@@ -370,22 +379,26 @@ class PoolCore(Planner[T]):
         if self.open:
             self.open = False
             self._vacancies.clear()
-            self._queue.refuse_all(now, Refusal.CLOSED, None)
+            self._queue.refuse_all(now, Refusal.CLOSED, None, now)
             self.drain(now)
 
     def drain(self, now: float) -> None:
         """Replace every connection: idle ones now, the others when they come back."""
         for entry in self._ledger.entries:
-            entry.expires_at = ALWAYS
+            entry.expires_at = entry.due_at = ALWAYS
         self._calm = False
         for entry in self._ledger.take_idle():
             self._retire(entry, self._why_expired(entry))
         self._plan(now)
 
     def abort(self, now: float) -> None:
-        """Cut off what is left of a closed pool: its borrowers had their time."""
-        self._ledger.abort()
-        self._plan(now)
+        """Cut off what is left of a closed pool: its borrowers had their time.
+
+        Not if it was opened again meanwhile; they leave when they come back.
+        """
+        if not self.open:
+            self._ledger.abort()
+            self._plan(now)
 
     def configure(self, now: float, settings: Settings) -> None:
         """Take new settings; connections beyond a smaller max_size leave on return."""

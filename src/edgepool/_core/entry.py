@@ -56,6 +56,7 @@ class Entry(Generic[T]):
     """
 
     __slots__ = (
+        "asked_at",
         "borrows",
         "due_at",
         "expires_at",
@@ -72,7 +73,7 @@ class Entry(Generic[T]):
     resource: T
     """Set when connected; before that the attribute does not exist."""
 
-    def __init__(self, idle_since: float, inherited: bool) -> None:
+    def __init__(self, asked_at: float, idle_since: float, inherited: bool) -> None:
         self.state = State.CONNECTING
         self.reason: Reason | None = None
         # Moved into the past for what is to leave at the next occasion.
@@ -80,6 +81,8 @@ class Entry(Generic[T]):
         self.idle_since = idle_since
         # True: it replaces an entry and inherited its idle clock.
         self.inherited = inherited
+        # When its connect was asked for.
+        self.asked_at = asked_at
         self.lent_at = self.proven_at = ALWAYS
         # An examination is due before a borrow from then on.
         self.due_at = ALWAYS

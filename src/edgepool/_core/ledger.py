@@ -53,20 +53,23 @@ class Ledger(Generic[T]):
 
     # --- in and out ---------------------------------------------------------------
 
-    def connect(self, idle_since: float, inherited: bool) -> None:
+    def connect(self, now: float, idle_since: float, inherited: bool) -> None:
         """Take a place and have a connection opened for it."""
-        entry: Entry[T] = Entry(idle_since, inherited)
+        entry: Entry[T] = Entry(now, idle_since, inherited)
         self.entries[entry] = None
         self.connecting += 1
         self._counters.connects += 1
         self._emit(Connect(entry))
 
-    def retire(self, entry: Entry[T], reason: Reason) -> None:
-        """Have an entry closed that is with the caller of the event."""
+    def retire(self, entry: Entry[T], reason: Reason) -> bool:
+        """Have an entry closed; False if it has left the pool before."""
+        if self.left(entry):  # it was pushed on the stack just when it was cut off
+            return False
         entry.state = State.CLOSING
         entry.reason = reason
         self.closing += 1
         self._emit(Close(entry))
+        return True
 
     def forget(self, entry: Entry[T]) -> None:
         """Free the place of an entry that is closed, or never was open."""

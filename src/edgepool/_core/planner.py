@@ -25,6 +25,10 @@ T = TypeVar("T")
 # is filled again, though nobody may be asking for it just now.
 SHRINKING = (Reason.UNUSED, Reason.SURPLUS, Reason.UNPOOLED, Reason.CLOSED)
 
+# How often to look whether what is lent beyond its age has come back, in seconds. A
+# return sees it as a rule, but for one that began before the age was reached.
+OVERDUE = 60.0
+
 
 class Planner(Generic[T]):
     """The plan of one pool, and everything it is made from.
@@ -114,7 +118,7 @@ class Planner(Generic[T]):
             self._next_lane_at = now + settings.stagger
             inherited = bool(vacancies)
             idle_since = vacancies.pop() if inherited else now
-            ledger.connect(idle_since, inherited)
+            ledger.connect(now, idle_since, inherited)
 
     def _is_calm(self) -> bool:
         return (
@@ -134,20 +138,23 @@ class Planner(Generic[T]):
 
     def tick(self, now: float) -> None:
         """Do what is due by the clock: expire, reap, keep alive, retry."""
-        settings = self.settings
+        settings, ledger = self.settings, self._ledger
+        idle: list[Entry[T]] = []
+        for entry in ledger.take_idle():
+            if now < entry.expires_at:
+                idle.append(entry)
+            else:
+                self._retire(entry, self._why_expired(entry))
         # Only what is established may be reaped on the grounds that enough remain:
         # a connect that is under way may fail.
-        spare = self._ledger.established - settings.min_size
+        spare = ledger.established - settings.min_size
         after = settings.check_after
-        for entry in self._ledger.take_idle():
-            if now >= entry.expires_at:
-                self._retire(entry, self._why_expired(entry))
-                spare -= 1
-            elif spare > 0 and now >= entry.idle_since + settings.max_idle:
+        for entry in idle:
+            if spare > 0 and now >= entry.idle_since + settings.max_idle:
                 self._retire(entry, Reason.UNUSED)
                 spare -= 1
             elif 0 < after < NEVER and now >= entry.proven_at + after:
-                self._ledger.check(entry)
+                ledger.check(entry)
             else:
                 self._push_idle(entry)
         self._vacancies = deque(
@@ -155,13 +162,15 @@ class Planner(Generic[T]):
         )
         self.wake_at = NEVER
         self._plan(now)
-        for entry in self._ledger.entries:
+        for entry in ledger.entries:
             if entry.state is State.IDLE:
                 self._wake_by(self._idle_deadline(entry))
-            elif now < entry.expires_at:
+            elif settings.max_idle > 0:
                 # It may come back at any time, and that hot path sets no timer: look
-                # again before the earliest deadline that it can have then.
-                self._wake_by(self._deadline(entry.expires_at, now, now))
+                # again before the earliest deadline that it can have then. (With
+                # max_idle=0 no return is hot.)
+                expires_at = max(entry.expires_at, now + OVERDUE)
+                self._wake_by(self._deadline(expires_at, now, now))
 
     def _idle_deadline(self, entry: Entry[T]) -> float:
         """The first moment at which `tick` may have something to do with this entry."""
@@ -191,8 +200,9 @@ class Planner(Generic[T]):
         self._wake_by(self._idle_deadline(entry))
 
     def _retire(self, entry: Entry[T], reason: Reason) -> None:
-        self._ledger.retire(entry, reason)
-        if self.open and reason not in SHRINKING:
+        if not self._ledger.retire(entry, reason):
+            return
+        if self.open and self.settings.keep_idle and reason not in SHRINKING:
             self._vacancies.append(entry.idle_since)
 
     def _why_expired(self, entry: Entry[T]) -> Reason:

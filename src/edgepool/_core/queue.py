@@ -64,10 +64,13 @@ class WaitQueue(Generic[T]):
             self.for_ready.pop(waiter, None)
             self.for_empty.pop(waiter, None)
 
-    def refuse_all(self, now: float, why: Refusal, cause: BaseException | None) -> None:
-        """Tell everybody who waits for a connection that there will be none."""
+    def refuse_all(
+        self, now: float, why: Refusal, cause: BaseException | None, until: float
+    ) -> None:
+        """Tell all who came until then that there will be no connection for them."""
         for waiter in list(self.waiting) + list(self.for_ready):
-            self.remove(now, waiter, why, cause)
+            if waiter.since <= until:
+                self.remove(now, waiter, why, cause)
 
     def refuse(
         self, waiter: Waiter[T], why: Refusal, cause: BaseException | None

@@ -23,6 +23,10 @@ T = TypeVar("T")
 R = TypeVar("R")
 P = ParamSpec("P")
 
+# How long I/O on a resource that was cut off may take to notice, in seconds, before its
+# task is cancelled.
+GRACE = 1.0
+
 
 class TaskDriver(Generic[T]):
     """Waits, works and keeps time for a pool that is used by tasks of one event loop.
@@ -35,6 +39,7 @@ class TaskDriver(Generic[T]):
 
     def __init__(self, name: str, core: PoolCore[T], adapter: AsyncAdapter[T]) -> None:
         self.name = name
+        self.faces: set[str] = set()
         self.core = core
         self.adapter = adapter
         self.clock: Callable[[], float] = monotonic
@@ -46,7 +51,8 @@ class TaskDriver(Generic[T]):
         self.alarm: Callable[[], Awaitable[None]]
         self._abort: Callable[[T], None] | None = getattr(adapter, "abort", None)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._tasks: dict[asyncio.Task[None], Command[T]] = {}
+        # What runs in the background, and for which command.
+        self._tasks: dict[asyncio.Task[Any], Command[T] | None] = {}
         self._deadlines = Deadlines[Waiter[T]]()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
@@ -173,10 +179,12 @@ class TaskDriver(Generic[T]):
     async def bounded(
         self, work: Coroutine[Any, Any, R], resource: T, deadline: float
     ) -> R:
-        """Await I/O on a resource; at the deadline leave it to its fate and raise.
+        """Await I/O on a resource; at the deadline cut it off and raise.
 
         The I/O runs in a task of its own: asyncio's own timeouts are missing on Python
-        3.10, and swallow cancellations on 3.11 when both come at once.
+        3.10, and swallow cancellations on 3.11 when both come at once. Cutting the
+        resource off ends the I/O sooner than a cancellation, for which psycopg first
+        asks a server that may be silent to cancel the query.
         """
         task = self._running.create_task(work)
         try:
@@ -186,8 +194,16 @@ class TaskDriver(Generic[T]):
             raise TimeoutError("not done in time")
         finally:
             if not task.done():
-                task.cancel()
-                task.add_done_callback(_take_note)
+                self._leave_to_its_fate(task, resource)
+
+    def _leave_to_its_fate(self, task: asyncio.Task[Any], resource: T) -> None:
+        self._tasks[task] = None
+        task.add_done_callback(self._done)
+        if self._abort is None:
+            task.cancel()
+        else:
+            self._abort(resource)
+            self._running.call_later(GRACE, task.cancel)
 
     async def sound(self) -> None:
         """Run the user's `reconnect_failed`."""
@@ -268,7 +284,7 @@ class TaskDriver(Generic[T]):
         self._tasks[task] = command
         task.add_done_callback(self._done)
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.pop(task, None)
         _take_note(task)
 
@@ -309,7 +325,7 @@ class TaskDriver(Generic[T]):
         if tasks:
             await asyncio.wait(tasks, timeout=1.0)
 
-    def _cancel(self, task: asyncio.Task[None]) -> None:
+    def _cancel(self, task: asyncio.Task[Any]) -> None:
         # Not before its first step: a flow that never began tells the core nothing.
         self._running.call_soon(task.cancel)
 

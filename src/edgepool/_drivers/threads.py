@@ -63,6 +63,7 @@ class ThreadDriver(Generic[T]):
 
     def __init__(self, name: str, core: PoolCore[T], adapter: Adapter[T]) -> None:
         self.name = name
+        self.faces: set[str] = set()
         self.core = core
         self.adapter = _Blocking(adapter)
         self.clock = monotonic

@@ -10,24 +10,24 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import socket
 from collections.abc import Callable
 from contextlib import suppress
 from inspect import isawaitable
+from sys import _getframe
+from types import FrameType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import ref
 
 import psycopg
 from psycopg.conninfo import make_conninfo
-from psycopg.pq import ConnStatus, DiagnosticField, TransactionStatus
+from psycopg.pq import TransactionStatus
 
 from .._adapter import PermanentError
-from ._readable import watch
+from ._liveness import is_alive, watch
 
 if TYPE_CHECKING:
     from psycopg._connection_base import BaseConnection
-    from psycopg.pq.abc import PGconn, PGresult
     from psycopg_pool.abc import ACT, CT
 
     from ._connect_errors import ConnectErrors
@@ -38,16 +38,9 @@ C = TypeVar("C", bound="BaseConnection[Any]")
 
 log = logging.getLogger("edgepool.reset")
 
-OK = int(ConnStatus.OK)
 # Plain ints compare faster than enums.
 IDLE, ACTIVE = int(TransactionStatus.IDLE), int(TransactionStatus.ACTIVE)
 UNKNOWN = int(TransactionStatus.UNKNOWN)  # of a connection that is closed or lost
-
-# How often a readable socket is read before the connection counts as alive. One read
-# alone reports a killed session as fine; the server's farewell takes two.
-READS = 4
-
-FATAL = frozenset((b"FATAL", b"PANIC"))
 
 # How long one more attempt may take that asks a server for the SQLSTATE of a refusal
 # which it gave in another language, in seconds.
@@ -106,16 +99,8 @@ class _Common(Generic[C]):
         )
 
     def is_alive(self, conn: C, /) -> bool:
-        """Tell, without a round trip, whether the server has closed the connection.
-
-        A socket that is readable while nothing was asked has news: the end of the
-        session, or only a notice, a notification or a changed parameter. libpq can
-        tell which, once it has read it.
-        """
-        if conn.pgconn.status != OK:
-            return False
-        readable: Callable[[int], object] = conn._edgepool_readable  # type: ignore[attr-defined]
-        return not readable(0) or _survives_news(conn.pgconn, readable)
+        """Tell, without a round trip, whether the server has closed the connection."""
+        return is_alive(conn.pgconn, conn._edgepool_readable)  # type: ignore[attr-defined]
 
     def abort(self, conn: C, /) -> None:
         """Shut the socket down, so that whoever waits for the server gets an error.
@@ -134,6 +119,11 @@ class _Common(Generic[C]):
         if pool.close_returns:
             conn.close = self._returning(ref(conn))  # type: ignore[attr-defined]
         conn._edgepool_readable = watch(conn.pgconn.socket)  # type: ignore[attr-defined]
+
+    @property
+    def _name(self) -> str:
+        pool = self.pool()
+        return pool.name if pool is not None else "a pool that is gone"
 
     def _connect_errors(self) -> ConnectErrors:
         if self._errors is None:
@@ -155,44 +145,17 @@ class _Common(Generic[C]):
         """Tell whether a returned connection can only be closed."""
         status = conn.pgconn.transaction_status
         if status in (ACTIVE, UNKNOWN) or conn._pipeline is not None:
-            log.warning("closing a connection returned in mid-operation: %s", conn)
+            log.warning(
+                "%s: closing what came back in mid-operation: %s", self._name, conn
+            )
             return True
         return False
 
     def _must_roll_back(self, conn: C) -> bool:
         if conn.pgconn.transaction_status == IDLE:
             return False
-        log.warning("rolling back a returned connection: %s", conn)
+        log.warning("%s: rolling back a returned connection: %s", self._name, conn)
         return True
-
-
-def _survives_news(pgconn: PGconn, readable: Callable[[int], object]) -> bool:
-    """Read what the server sent unasked; tell whether the session lives on.
-
-    The farewell of a session is an error that comes as a notice, and the end of the
-    stream may follow it a moment later: a reader who waits for the end alone would call
-    the session alive in between.
-    """
-    severities: list[bytes | None] = []
-    handler = pgconn.notice_handler
-
-    def listen(result: PGresult) -> None:
-        severities.append(result.error_field(DiagnosticField.SEVERITY_NONLOCALIZED))
-        if handler is not None:
-            handler(result)
-
-    pgconn.notice_handler = listen
-    try:
-        for _ in range(READS):
-            pgconn.consume_input()
-            pgconn.is_busy()
-            if pgconn.status != OK or not readable(0):
-                break
-    except psycopg.Error:
-        return False
-    finally:
-        pgconn.notice_handler = handler
-    return pgconn.status == OK and FATAL.isdisjoint(severities)
 
 
 def _must_be_idle(conn: BaseConnection[Any], kind: str, callback: object) -> None:
@@ -204,6 +167,12 @@ def _must_be_idle(conn: BaseConnection[Any], kind: str, callback: object) -> Non
         )
 
 
+def _note_place_of_return(conn: Any, frame: FrameType) -> None:
+    """Note where the user called `close`, in place of where that called `putconn`."""
+    conn._edgepool_returned_by = frame.f_code
+    conn._edgepool_returned_at = frame.f_lasti
+
+
 def _attempted(conninfo: str, kwargs: dict[str, Any]) -> str:
     """Return the whole of what libpq was given, as one connection string."""
     given = {k: v for k, v in kwargs.items() if k not in NOT_LIBPQ}
@@ -211,17 +180,6 @@ def _attempted(conninfo: str, kwargs: dict[str, Any]) -> str:
         return make_conninfo(conninfo, **given)
     except psycopg.Error:
         return ""
-
-
-def _without_secrets(error: psycopg.Error) -> psycopg.Error:
-    """Return an error that shows no part of the connection string.
-
-    libpq quotes what it could not parse, and that may be the end of a password.
-    """
-    if not isinstance(error, psycopg.ProgrammingError) or error.pgconn is not None:
-        return error
-    text = re.sub(r'(?<!connection option )"[^"]*"', '"..."', str(error))
-    return psycopg.ProgrammingError(text.strip())
 
 
 class ConnectionAdapter(_Common[CT]):
@@ -235,10 +193,11 @@ class ConnectionAdapter(_Common[CT]):
             conn: CT = self.connection_class.connect(conninfo, **kwargs)
         except psycopg.Error as error:
             attempted = _attempted(conninfo, kwargs)
-            if self._connect_errors().permanent(error, attempted, ASK_AGAIN):
-                cause = _without_secrets(error)
+            errors = self._connect_errors()
+            cause = errors.without_secrets(error)
+            if errors.permanent(error, attempted, ASK_AGAIN):
                 raise PermanentError(str(cause)) from cause
-            raise
+            raise cause from None
         try:
             self._welcome(conn)
             if self._configure is not None:
@@ -277,11 +236,13 @@ class ConnectionAdapter(_Common[CT]):
 
     def _returning(self, conn: Callable[[], CT | None]) -> Callable[[], None]:
         def close() -> None:
-            if (mine := conn()) is None:
-                return
-            pool: Any = mine._pool
-            if pool is not None and pool.close_returns:
+            mine = conn()
+            pool: Any = None if mine is None else mine._pool
+            if mine is None or pool is None:
+                return  # returned already; the pool itself closes it otherwise
+            if pool.close_returns:
                 pool.putconn(mine)
+                _note_place_of_return(mine, _getframe(1))
             else:
                 type(mine).close(mine)
 
@@ -290,7 +251,7 @@ class ConnectionAdapter(_Common[CT]):
     def close(self, conn: CT, /) -> None:
         """Close it for real, whatever `close_returns` says."""
         conn._pool = None
-        conn.close()
+        type(conn).close(conn)
 
 
 class AsyncConnectionAdapter(_Common[ACT]):
@@ -305,10 +266,10 @@ class AsyncConnectionAdapter(_Common[ACT]):
         except psycopg.Error as error:
             attempted = _attempted(conninfo, kwargs)
             errors = self._connect_errors()
+            cause = errors.without_secrets(error)
             if await errors.permanent_async(error, attempted, ASK_AGAIN):
-                cause = _without_secrets(error)
                 raise PermanentError(str(cause)) from cause
-            raise
+            raise cause from None
         try:
             self._welcome(conn)
             if self._configure is not None:
@@ -347,11 +308,13 @@ class AsyncConnectionAdapter(_Common[ACT]):
 
     def _returning(self, conn: Callable[[], ACT | None]) -> Callable[[], Any]:
         async def close() -> None:
-            if (mine := conn()) is None:
-                return
-            pool: Any = mine._pool
-            if pool is not None and pool.close_returns:
+            mine = conn()
+            pool: Any = None if mine is None else mine._pool
+            if mine is None or pool is None:
+                return  # returned already; the pool itself closes it otherwise
+            if pool.close_returns:
                 await pool.putconn(mine)
+                _note_place_of_return(mine, _getframe(1))
             else:
                 await type(mine).close(mine)
 
@@ -360,7 +323,7 @@ class AsyncConnectionAdapter(_Common[ACT]):
     async def close(self, conn: ACT, /) -> None:
         """Close it for real, whatever `close_returns` says."""
         conn._pool = None
-        await conn.close()
+        await type(conn).close(conn)
 
 
 def _resolved(value: Any) -> Any:

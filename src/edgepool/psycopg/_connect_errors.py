@@ -16,6 +16,7 @@ opposite mistake would turn a restart of the server into errors.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -41,6 +42,15 @@ MISUSE: Final = (
     psycopg.NotSupportedError,
     psycopg.ProgrammingError,
 )
+
+# src/interfaces/libpq/fe-connect.c: a parameter whose value cannot be right. libpq
+# finds out when it connects, so psycopg raises an OperationalError.
+INVALID_PARAMETER: Final = re.compile(
+    r"^(connection is bad: )?invalid (\w+ value|integer value|port number)\b"
+)
+
+# The one thing that libpq quotes of a connection string which is no secret.
+UNKNOWN_OPTION: Final = re.compile(r'invalid connection option "[a-z_]{1,40}"')
 
 # More attempts than this are not made to learn texts. PostgreSQL has about twenty of
 # them: a server that gets here puts something new into each, a request's number say,
@@ -127,6 +137,23 @@ class ConnectErrors:
                 self._learn(text, answers)
         return _judge(error, self._meaning) or False
 
+    @staticmethod
+    def without_secrets(error: psycopg.Error) -> psycopg.Error:
+        """Return an error whose text shows no part of the connection string.
+
+        libpq quotes what it could not parse, and psycopg the host that it could not
+        find; either may be the end of a password with a character in it that should
+        have been escaped. What can be shown is what precedes the quotation.
+        """
+        text = str(error)
+        if isinstance(error, psycopg.ProgrammingError) and error.pgconn is None:
+            option = UNKNOWN_OPTION.fullmatch(text.strip())
+            what = text.strip() if option else text.split('"')[0].strip()
+            shown = f"the connection string is invalid: {what}"
+        else:
+            shown = re.sub(r"host '[^']*@", "host '...@", text)
+        return error if shown == text else type(error)(shown, pgconn=error.pgconn)
+
     def sqlstate_of(self, error: BaseException) -> str | None:
         """Return the SQLSTATE, also of a text that was learned; makes no attempt."""
         return _decide(error, self._meaning)
@@ -173,7 +200,7 @@ def _judge(error: BaseException, meaning: Meaning) -> bool | None:
         return isinstance(error, PROGRAMMING_ERRORS)
     if error.sqlstate:
         return error.sqlstate in PERMANENT_SQLSTATES
-    if isinstance(error, MISUSE):
+    if isinstance(error, MISUSE) or INVALID_PARAMETER.search(str(error)):
         return True
 
     # One host that may come back is enough to wait for.
