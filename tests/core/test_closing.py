@@ -429,7 +429,6 @@ def test_what_was_cut_off_does_not_come_back_into_a_pool_that_is_opened_again():
     assert 0 == pool.stats.size
 
 
-@pytest.mark.xfail(reason="abort() cuts an open pool off too")
 def test_a_pool_that_was_opened_again_in_time_is_not_cut_off():
     pool = Driven(min_size=1, max_size=2)
     pool.connect_all()
@@ -444,7 +443,6 @@ def test_a_pool_that_was_opened_again_in_time_is_not_cut_off():
     assert State.IN_USE is entry.state
 
 
-@pytest.mark.xfail(reason="start() leaves them waiting")
 def test_who_waits_until_a_pool_is_empty_is_told_if_it_is_opened_again():
     pool = Driven()
     pool.lend(1)

@@ -85,7 +85,6 @@ def test_a_reset_is_a_proof():
     assert not pool.core.examine(17.9, entry)
 
 
-@pytest.mark.xfail(reason="abandon() is taken as a use")
 def test_what_was_served_to_somebody_interrupted_is_no_proof():
     pool = Driven(max_size=1, check_after=10.0)
     pool.warm_up(1)

@@ -8,8 +8,8 @@ end of each history the world becomes fair, and everybody has to get their due.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
+from typing import ClassVar
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -21,15 +21,14 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from support.core_watched import Watched
 
 from edgepool._core import NEVER, Check, Close, Connect, Reason, Refusal, Reset
 from edgepool._core.transitions import TRANSITIONS
-
-THOROUGH = bool(os.environ.get("EDGEPOOL_THOROUGH"))
+from support.core import THOROUGH
+from support.core_watched import Watched
 
 PROFILE = settings(
-    max_examples=20_000 if THOROUGH else 150,
+    max_examples=20_000 if THOROUGH else 300,
     stateful_step_count=80 if THOROUGH else 50,
     derandomize=not THOROUGH,
     database=None,
@@ -55,7 +54,7 @@ def any_settings(draw):
         "max_size": draw(st.integers(max(1, min_size), 4)),
         "max_waiting": draw(st.sampled_from([0, 0, 1, 3])),
         "max_lifetime": draw(st.sampled_from([NEVER, NEVER, 100.0, 3.0, 0.5])),
-        "max_idle": draw(st.sampled_from([1.0, 10.0, 25.0])),
+        "max_idle": draw(st.sampled_from([0.0, 1.0, 10.0, 25.0])),
         "max_connecting": draw(st.sampled_from([1, 2, 10])),
         "stagger": draw(st.sampled_from([0.0, 0.001, 0.1])),
         "check_after": draw(st.sampled_from([0.0, 1.5, 20.0, NEVER])),
@@ -77,7 +76,7 @@ def one_of(items, which):
 class Histories(RuleBasedStateMachine):
     """All that may happen to a pool."""
 
-    reach: Counter = Counter()
+    reach: ClassVar[Counter] = Counter()
 
     @initialize(
         settings=any_settings(),
@@ -209,12 +208,14 @@ class Histories(RuleBasedStateMachine):
         for _ in self.pool.wanted(Connect):
             self.pool.fail_one(permanent=permanent)
 
-    @rule(alive=mostly, proven=st.booleans())
-    def suspect(self, alive, proven):
+    @rule(alive=mostly, proven=st.booleans(), callers=st.integers(0, 2))
+    def suspect(self, alive, proven, callers):
         if self.pool.suspects:
             self.pool.clear_suspicion(alive, proven)
         else:
             self.pool.suspect()
+            for _ in range(callers):
+                self.pool.wait()
 
     # --- time ---------------------------------------------------------------------
 
@@ -235,22 +236,24 @@ class Histories(RuleBasedStateMachine):
         if what == 0:
             self.pool.drain()
         elif what == 1:
-            self.pool.configure(**changes)
-        elif what == 2:
             self.pool.wait_until_ready()
+        elif what == 2:
+            self.pool.configure(**changes)
+        elif what == 3:
+            self.pool.configure(min_size=0, max_size=1)
 
     @rule(really=seldom, patient=st.booleans())
     def close_and_open(self, really, patient):
         pool = self.pool
-        if not pool.core.open and patient:
+        if pool.core.open and really:
+            pool.close()
+            pool.wait_until_empty()
+        elif patient:
             pool.start()
-        elif pool.for_empty and not patient:
+        if pool.for_empty and not patient:
             pool.time_out(pool.for_empty[0])
             if not pool.core.open:
                 pool.abort()
-        elif really:
-            pool.close()
-            pool.wait_until_empty()
 
     # --- a fair end ---------------------------------------------------------------
 
@@ -288,14 +291,18 @@ class Histories(RuleBasedStateMachine):
         assert all(waiter.entry is not None for waiter in waiting)
 
     def _the_pool_shrinks(self):
-        pool = self.pool
-        until = pool.now + pool.core.settings.max_idle
+        pool, settings = self.pool, self.pool.core.settings
+        while pool.stats.size < settings.min_size:
+            assert pool.core.failing_since is not None
+            pool.tick(at=max(pool.now, pool.wake_at))
+            pool.work()
+        until = pool.now + settings.max_idle
         while pool.wake_at <= until:
             pool.tick(at=max(pool.now, pool.wake_at))
             pool.work()
         pool.now = until
 
-        assert pool.core.settings.min_size == pool.stats.size
+        assert settings.min_size == pool.stats.size
 
     def _a_closed_pool_ends_empty(self):
         pool = self.pool

@@ -116,7 +116,6 @@ def drain_it(pool, entry):
     pool.give_back(entry)
 
 
-@pytest.mark.xfail(reason="_retire() notes a vacancy in null pools too")
 @pytest.mark.parametrize("end", [break_it, find_it_dead, outlive_it, drain_it])
 def test_nothing_is_replaced_for_nobody(end):
     pool = null_pool()

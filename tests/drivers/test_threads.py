@@ -11,12 +11,19 @@ import signal
 import sys
 import threading
 import weakref
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
 from random import Random
 
 import pytest
 from drivers.world import ThreadWorld
+
+import edgepool
 from edgepool import Pool, PoolTimeout
-from edgepool._drivers import workers
+from edgepool._drivers import threads, workers
+from edgepool._drivers.housekeeper import Housekeeper
+from edgepool._drivers.workers import LINGER, Workers
 from edgepool.testing import FakeAdapter, FakeServer
 
 in_turns = pytest.mark.parametrize("world", [ThreadWorld], indirect=True, ids=["turns"])
@@ -44,7 +51,7 @@ def own_threads():
 
 @pytest.fixture
 def when_waiting():
-    """Send this thread a signal as soon as somebody waits for a connection of a pool."""
+    """Send this thread a signal as soon as somebody waits for a connection."""
     senders = []
 
     def start(pool, signal_number):
@@ -103,6 +110,7 @@ def test_what_was_handed_to_who_is_interrupted_by_a_signal_is_given_back(when_wa
     pool.close()
 
 
+@pytest.mark.xfail(reason="`bounded` raises TimeoutError in a `finally`")
 @in_turns
 async def test_an_interruption_in_a_check_outlives_its_timeout(world):
     # In the very moment in which the check is cut off, Ctrl-C comes.
@@ -120,6 +128,61 @@ async def test_an_interruption_in_a_check_outlives_its_timeout(world):
     borrower = world.start(world.borrow(pool, timeout=2.0))
 
     assert isinstance(await borrower.error(), KeyboardInterrupt)
+
+
+@pytest.mark.xfail(reason="Condition.__exit__ is a function of Python's: use a lock")
+# A coroutine that was made may find itself without anybody to await it.
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
+def test_no_interruption_leaves_a_lock_behind(monkeypatch):
+    # Python runs a signal handler when a function begins, and any may be the one.
+    monkeypatch.setattr(threads, "housekeeper", Housekeeper())
+    seen = set()
+    for nth in count(1):
+        pool = make_pool(FakeServer())
+        pool.wait()
+        interruption = InterruptionAtCall(nth)
+
+        with suppress(Enough), interruption:
+            lend(pool)
+
+        closing = threading.Thread(target=pool.close, args=[0.0], daemon=True)
+        closing.start()
+        closing.join(5.0)
+
+        assert not closing.is_alive(), f"at the beginning of {interruption.at}"
+
+        if interruption.at is None:
+            break
+        seen.add(interruption.at)
+
+    assert {"settle", "call_at", "cancel", "check", "put", "__exit__"} <= seen
+
+
+class InterruptionAtCall:
+    """Raises at the beginning of the nth call of a function of edgepool's or its locks.
+
+    Attributes:
+        at: the name of that function; None if there were not so many calls.
+    """
+
+    def __init__(self, nth):
+        self._nth = nth
+        self._files = (str(Path(edgepool.__file__).parent), threading.__file__)
+        self.at = None
+
+    def __enter__(self):
+        sys.settrace(self._trace)
+
+    def __exit__(self, *exc_info):
+        sys.settrace(None)
+
+    def _trace(self, frame, event, argument):
+        if frame.f_code.co_filename.startswith(self._files):
+            self._nth -= 1
+            if self._nth == 0:
+                self.at = frame.f_code.co_name
+                sys.settrace(None)
+                raise Enough
 
 
 # --- which threads there are ----------------------------------------------------------
@@ -183,11 +246,11 @@ async def test_workers_are_shared_and_leave_when_there_is_nothing_to_do(world):
         held = await world.borrow(pool)
         held.session.dirty = True
         await held.give_back()
-        await world.sleep(workers.LINGER * 0.9)
+        await world.sleep(LINGER * 0.9)
 
     assert ["edgepool-worker"] == names(world)
 
-    await world.sleep(workers.LINGER)
+    await world.sleep(LINGER)
 
     assert [] == names(world)
 
@@ -204,9 +267,49 @@ async def test_each_connect_that_hangs_has_a_worker_and_hinders_no_other(world):
     assert ["edgepool-worker"] * 3 == names(world)
 
 
-def test_no_thread_is_left_after_close():
-    for thread in own_threads():  # of other tests: a worker lingers for a moment
-        thread.join(PATIENCE)
+@pytest.mark.xfail(reason="a command whose thread does not start is lost")
+@in_turns
+@pytest.mark.parametrize("in_vain", [1, 2, 5])
+async def test_a_thread_that_cannot_be_started_costs_no_place(
+    world, monkeypatch, in_vain
+):
+    # At a limit of the system, or (Python 3.12) when the interpreter is about to exit.
+    refusals = iter([RuntimeError("can't start new thread")] * in_vain)
+    Thread = workers.Thread
+
+    class Scarce:
+        def __init__(self, **arguments):
+            self._thread = Thread(**arguments)
+            self.join = self._thread.join
+
+        def start(self):
+            for refusal in refusals:
+                world._turns.threads.remove(self._thread)
+                raise refusal
+            self._thread.start()
+
+    pool = await world.open_pool(min_size=0, max_size=1, max_idle=1.0)
+    held = await world.borrow(pool)
+    held.session.dirty = True
+    await world.sleep(1.0)
+    monkeypatch.setattr(workers, "Thread", Scarce)
+
+    await held.give_back()
+    for _ in range(in_vain):
+        with suppress(PoolTimeout, RuntimeError):
+            await world.lend(pool, timeout=5.0)
+        await world.sleep(5.0)
+
+    await world.lend(pool, timeout=5.0)
+
+
+@pytest.mark.xfail(
+    reason="a worker that has just done its last job is not idle yet", strict=False
+)
+def test_no_thread_is_left_after_close(monkeypatch):
+    monkeypatch.setattr(threads, "housekeeper", Housekeeper())
+    monkeypatch.setattr(threads, "workers", Workers())
+    others = own_threads()
     server = FakeServer()
     for _ in range(100):
         pool = make_pool(server, min_size=4)
@@ -216,7 +319,7 @@ def test_no_thread_is_left_after_close():
 
         pool.close()
 
-        assert [] == own_threads()
+        assert [] == [thread for thread in own_threads() if thread not in others]
 
 
 def test_an_abandoned_pool_is_collected():
@@ -232,6 +335,7 @@ def test_an_abandoned_pool_is_collected():
     assert gone() is None
 
 
+@pytest.mark.xfail(reason="the timer stays until it is due")
 @in_turns
 async def test_an_abandoned_pool_has_no_timer(world):
     pool = make_pool(world.server)
@@ -254,6 +358,7 @@ async def test_an_abandoned_pool_has_no_timer(world):
 # --- races, by dice: the same schedule each time --------------------------------------
 
 
+@pytest.mark.xfail(reason="`tell` goes on with lists that are still the core's")
 def test_a_crowd_is_served_whatever_the_schedule(chaos):
     async def crowd(world, dice):
         pool = world.pool(min_size=1, max_size=dice.randint(1, 3), check_after=NEVER)
@@ -283,6 +388,7 @@ def test_a_crowd_is_served_whatever_the_schedule(chaos):
     chaos(crowd, range(100))
 
 
+@pytest.mark.xfail(reason="`tell` goes on with lists that are still the core's")
 def test_who_gives_up_loses_nothing_whatever_the_schedule(chaos):
     async def impatience(world, dice):
         pool = world.pool(min_size=1, check_after=NEVER)
@@ -306,6 +412,7 @@ def test_who_gives_up_loses_nothing_whatever_the_schedule(chaos):
     chaos(impatience, range(100))
 
 
+@pytest.mark.xfail(reason="`tell` goes on with lists that are still the core's")
 def test_a_pool_is_disturbed_without_a_loss_whatever_the_schedule(chaos):
     async def disturbance(world, dice):
         pool = world.pool(min_size=2, max_size=3, max_idle=0.5, max_lifetime=1.0)
@@ -347,6 +454,7 @@ def test_a_pool_is_disturbed_without_a_loss_whatever_the_schedule(chaos):
     chaos(disturbance, range(50))
 
 
+@pytest.mark.xfail(reason="a worker that has just done its last job is not idle yet")
 def test_a_pool_is_opened_and_closed_without_a_trace_whatever_the_schedule(chaos):
     async def doors(world, dice):
         pool = world.pool(min_size=2)
@@ -364,7 +472,7 @@ def test_a_pool_is_opened_and_closed_without_a_trace_whatever_the_schedule(chaos
     chaos(doors, range(50))
 
 
-# --- races, with real threads ----------------------------------------------------------
+# --- races, with real threads ---------------------------------------------------------
 
 
 @pytest.fixture
@@ -397,6 +505,9 @@ def run_together(*targets):
         raise errors[0]
 
 
+@pytest.mark.xfail(
+    reason="`tell` goes on with lists that are still the core's", strict=False
+)
 @pytest.mark.usefixtures("hasty_switches")
 @pytest.mark.parametrize("size", [1, 3, 8])
 def test_no_session_is_lent_to_two_whatever_the_scheduler_does(size):
@@ -406,7 +517,7 @@ def test_no_session_is_lent_to_two_whatever_the_scheduler_does(size):
 
     def borrow_and_return():
         me = threading.get_ident()
-        for _ in range(100):
+        for _ in range(2000):
             with pool.borrow(PATIENCE) as session:
                 assert me == lent_to.setdefault(session, me)
                 del lent_to[session]
@@ -422,6 +533,9 @@ def test_no_session_is_lent_to_two_whatever_the_scheduler_does(size):
     assert [] == server.mistakes
 
 
+@pytest.mark.xfail(
+    reason="`tell` goes on with lists that are still the core's", strict=False
+)
 @pytest.mark.usefixtures("hasty_switches")
 def test_nothing_is_lost_whatever_happens_at_the_same_time():
     server = FakeServer()

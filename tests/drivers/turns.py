@@ -17,6 +17,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections import deque
+from functools import partial
 from heapq import heappop, heappush
 from itertools import count
 from pathlib import Path
@@ -179,16 +180,19 @@ class Turns:
 
     # --- the primitives -----------------------------------------------------------
 
-    def Lock(self):
-        return TurnLock(self)
+    @property
+    def primitives(self):
+        """What modules import to wait with, by the names that it has there."""
+        return {
+            "Condition": partial(TurnCondition, self),
+            "Event": partial(TurnEvent, self),
+            "Lock": partial(TurnLock, self),
+            "Thread": self.thread,
+            "allocate_lock": partial(TurnLock, self),
+            "monotonic": self.time,
+        }
 
-    def Condition(self):
-        return TurnCondition(self)
-
-    def Event(self):
-        return TurnEvent(self)
-
-    def Thread(self, **arguments):
+    def thread(self, **arguments):
         thread = TurnThread(self, **arguments)
         self.threads.append(thread)
         return thread
@@ -227,34 +231,53 @@ class TurnLock:
         self.release()
 
 
-class TurnCondition:
+class TurnRLock:
     def __init__(self, turns):
-        self._turns = turns
         self._lock = TurnLock(turns)
         self._owner = None
         self._depth = 0
-        self._stays = deque()
 
-    def __enter__(self):
+    def acquire(self):
         if self._owner is not threading.current_thread():
             self._lock.acquire()
             self._owner = threading.current_thread()
         self._depth += 1
 
-    def __exit__(self, *exc_info):
+    def release(self):
         self._depth -= 1
         if self._depth == 0:
             self._owner = None
             self._lock.release()
 
+    def __enter__(self):
+        self.acquire()
+
+    def __exit__(self, *exc_info):
+        self.release()
+
+
+class TurnCondition:
+    """A condition; its lock is reentrant, unless it is given one."""
+
+    def __init__(self, turns, lock=None):
+        self._turns = turns
+        self._lock = lock or TurnRLock(turns)
+        self._stays = deque()
+
+    def __enter__(self):
+        return self._lock.__enter__()
+
+    def __exit__(self, *exc_info):
+        self._lock.__exit__()
+
     def wait(self, timeout=None):
         stay = Stay()
         self._stays.append(stay)
-        self.__exit__()
+        self._lock.release()
         try:
             return self._turns.stay(stay, timeout)
         finally:
-            self.__enter__()
+            self._lock.acquire()
 
     def notify(self):
         while self._stays:

@@ -2,8 +2,8 @@
 
 A test is a coroutine function that is given a world. With tasks it runs in a
 `JumpingLoop`. With threads there is no loop: everything that it awaits blocks instead
-of suspending, so the coroutine runs from one end to the other in one step, as edgepool's
-own flows do; and threads take turns. In both worlds time is virtual.
+of suspending, so the coroutine runs from one end to the other in one step, as
+edgepool's own flows do; and threads take turns. In both worlds time is virtual.
 
 What a world asks at the end of each test, whatever that was about: all sessions are
 closed, there were never more of them than the pools may have, no thread or task is
@@ -15,7 +15,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 
+import pytest
 from drivers.turns import Turns
+
 from edgepool import AsyncPool, Pool
 from edgepool._drivers import housekeeper, tasks, threads, workers
 from edgepool.testing import (
@@ -25,6 +27,16 @@ from edgepool.testing import (
     _fakes,
     run_jumping,
 )
+
+
+def broken(reason, threads=True, tasks=True):
+    """Mark a test that shows a bug; to be taken away by who mends it."""
+    bug = pytest.mark.xfail(reason=reason)
+    worlds = [
+        pytest.param(ThreadWorld, id="threads", marks=[bug] * threads),
+        pytest.param(TaskWorld, id="tasks", marks=[bug] * tasks),
+    ]
+    return pytest.mark.parametrize("world", worlds, indirect=True)
 
 
 async def call(method, *arguments, **named):
@@ -120,7 +132,7 @@ class World:
         return pool
 
     async def open_pool(self, **settings):
-        """Make a pool and open it: `min_size` sessions are there and nobody uses them."""
+        """Make a pool and open it: `min_size` sessions are there, and idle."""
         pool = self.pool(**settings)
         await call(pool.open, wait=True)
         await self.quiet()
@@ -131,7 +143,7 @@ class World:
         return Held(lease, await enter(lease))
 
     async def waiting(self, pool, timeout=None):
-        """Start to borrow, and go on when whoever borrows waits or has got something."""
+        """Start to borrow, and go on when whoever borrows waits, or has got one."""
         borrower = self.start(self.borrow(pool, timeout))
         await self.quiet()
         return borrower
@@ -156,28 +168,29 @@ class World:
         assert [] == self.left_over()
 
 
+class RunningThread(Running):
+    async def end(self):
+        self.thread.join()
+
+
+class RunningTask(Running):
+    async def end(self):
+        await asyncio.wait([self.task])
+
+
 class ThreadWorld(World):
     """Threads that take turns."""
 
     Pool, Adapter = Pool, FakeAdapter
     Interruption = KeyboardInterrupt
 
-    class Running(Running):
-        async def end(self):
-            self.thread.join()
-
     def __init__(self, monkeypatch, dice=None):
         super().__init__()
         self._turns = turns = Turns(dice)
-        for module, names in (
-            (threads, {"allocate_lock": turns.Lock, "monotonic": turns.time}),
-            (workers, {"Lock": turns.Lock, "Thread": turns.Thread}),
-            (housekeeper, {"Condition": turns.Condition, "Thread": turns.Thread}),
-            (housekeeper, {"monotonic": turns.time}),
-            (_fakes, {"Event": turns.Event, "Condition": turns.Condition}),
-        ):
-            for name, value in names.items():
-                monkeypatch.setattr(module, name, value)
+        for module in (threads, workers, housekeeper, _fakes):
+            for name, value in turns.primitives.items():
+                if hasattr(module, name):
+                    monkeypatch.setattr(module, name, value)
         monkeypatch.setattr(threads, "workers", workers.Workers())
         monkeypatch.setattr(threads, "housekeeper", housekeeper.Housekeeper())
 
@@ -201,8 +214,8 @@ class ThreadWorld(World):
         self._turns.quiet()
 
     def start(self, coroutine):
-        running = self.Running(coroutine)
-        running.thread = self._turns.Thread(
+        running = RunningThread(coroutine)
+        running.thread = self._turns.thread(
             target=lambda: run_blocking(running.run()), daemon=True
         )
         running.thread.start()
@@ -220,10 +233,6 @@ class TaskWorld(World):
 
     Pool, Adapter = AsyncPool, AsyncFakeAdapter
     Interruption = asyncio.CancelledError
-
-    class Running(Running):
-        async def end(self):
-            await asyncio.wait([self.task])
 
     def __init__(self, monkeypatch):
         super().__init__()
@@ -253,7 +262,7 @@ class TaskWorld(World):
         await self._loop.quiet()
 
     def start(self, coroutine):
-        running = self.Running(coroutine)
+        running = RunningTask(coroutine)
         running.task = self._loop.create_task(running.run())
         return running
 

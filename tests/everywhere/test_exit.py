@@ -12,8 +12,9 @@ import sys
 from pathlib import Path
 from textwrap import dedent
 
-import edgepool
 import pytest
+
+import edgepool
 
 GUARD = 60.0
 SOURCES = str(Path(edgepool.__file__).parent.parent)
@@ -291,7 +292,32 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS.keys())
+# Starting a thread when the interpreter is about to exit is an error in these.
+THREADLESS = (3, 12) <= sys.version_info < (3, 12, 2)
+BROKEN = {
+    "asyncio: a reset that hangs, and a close that takes its time": pytest.mark.xfail(
+        reason="a task is made while asyncio.run() ends them all"
+    ),
+    **dict.fromkeys(
+        [
+            "a close at exit",
+            "a close at exit, after a pause that sent the workers away",
+            "a borrow at exit",
+        ],
+        pytest.mark.xfail(
+            THREADLESS, reason="a command whose thread does not start is lost"
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        pytest.param(program, id=name, marks=[BROKEN[name]] if name in BROKEN else [])
+        for name, program in PROGRAMS.items()
+    ],
+)
 def test_a_program_that_does_not_clean_up_ends_at_once(program):
     program = dedent(program) + "\nprint('the end')\n"
 

@@ -7,10 +7,12 @@ test has it done. So each example reads as given, when, then.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 from edgepool._core import (
+    NEVER,
     Abort,
     Alarm,
     Check,
@@ -24,6 +26,9 @@ from edgepool._core import (
     State,
     Waiter,
 )
+
+THOROUGH = bool(os.environ.get("EDGEPOOL_THOROUGH"))
+"""Whether to take minutes: for the night, and before a release."""
 
 REFUSED = ConnectionRefusedError("nobody listens")
 """What connecting fails with, unless a test says otherwise."""
@@ -257,6 +262,22 @@ class Driven:
     def wake_at(self) -> float:
         """When the core wants to be ticked at the latest."""
         return self.core.wake_at
+
+    @property
+    def established(self) -> int:
+        """How many connections can be, or come to be, used."""
+        stats = self.stats
+        return stats.size - stats.closing - stats.opening
+
+    def deadline(self, entry: Entry[Resource]) -> float:
+        """Tell until when an idle entry may stay as it is."""
+        settings = self.core.settings
+        deadline = entry.expires_at
+        if self.established > settings.min_size:
+            deadline = min(deadline, entry.idle_since + settings.max_idle)
+        if 0 < settings.check_after < NEVER:
+            deadline = min(deadline, entry.proven_at + settings.check_after)
+        return deadline
 
     @property
     def living(self) -> list[Resource]:

@@ -219,8 +219,7 @@ class Watched(Driven):
         super().tick(at)
         for entry in self.idle:
             assert self.now < self.deadline(entry), "overdue after a tick"
-        if self.core.settings.max_idle > 0:  # TODO: the bug
-            assert self.now < self.wake_at, "the timer spins"
+        assert self.now < self.wake_at, "the timer spins"
 
     # --- how commands end ---------------------------------------------------------
 
@@ -362,22 +361,6 @@ class Watched(Driven):
             self.seen[step] += 1
 
     # --- what holds after each event ----------------------------------------------
-
-    @property
-    def established(self) -> int:
-        """How many connections can be, or come to be, used."""
-        stats = self.stats
-        return stats.size - stats.closing - stats.opening
-
-    def deadline(self, entry: Entry[Resource]) -> float:
-        """Tell until when an idle entry may stay as it is."""
-        settings = self.core.settings
-        deadline = entry.expires_at
-        if self.established > settings.min_size:
-            deadline = min(deadline, entry.idle_since + settings.max_idle)
-        if 0 < settings.check_after < NEVER:
-            deadline = min(deadline, entry.proven_at + settings.check_after)
-        return deadline
 
     def check(self) -> None:
         self._check_places()

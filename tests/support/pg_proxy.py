@@ -57,7 +57,6 @@ class _Link:
         self._reader = _Reader()
         self._sending = threading.Lock()
         self.thread = threading.Thread(target=self._run, daemon=True)
-        self.thread.start()
 
     def _run(self) -> None:
         try:
@@ -224,7 +223,9 @@ class Proxy:
             except OSError:
                 return
             self.connects += 1
-            self._links.append(_Link(self, client))
+            link = _Link(self, client)
+            self._links.append(link)
+            link.thread.start()
 
 
 def parameter_status(name: str, value: str) -> tuple[str, bytes]:

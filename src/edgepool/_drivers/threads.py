@@ -136,11 +136,8 @@ class ThreadDriver(Generic[T]):
         core = self.core
         with self._mutex:
             result = event(self.clock(), *args, **kw)
-            wakes, commands = core.wakes, core.commands
-            if wakes:
-                core.wakes = []
-            if commands:
-                core.commands = []
+            wakes, core.wakes = core.wakes, []
+            commands, core.commands = core.commands, []
             self._set_timer(core.wake_at)
         for waiter in wakes:
             waiter.wake.release()
