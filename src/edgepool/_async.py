@@ -121,7 +121,7 @@ class AsyncPool(Face[T, AsyncAdapter[T]]):
         """
         engine = self._engine
         was_open = engine.core.open
-        if not (was_open or engine.core.fresh):
+        if not (was_open or engine.core.fresh or engine.statistics().size):
             return
         engine.use_running_loop()
         engine.tell(engine.core.close)
@@ -164,6 +164,7 @@ class AsyncPool(Face[T, AsyncAdapter[T]]):
 
     async def check(self) -> None:
         """Check all idle connections now, one after the other; replace the dead."""
+        self._engine.use_running_loop()
         await _flows.check_idle(self._engine)
 
     async def reconnect_failed(self) -> None:

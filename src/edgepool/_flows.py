@@ -74,6 +74,10 @@ class Driver(Protocol[T]):
         """Wait in the queue for an entry; raise what the user is to see."""
         ...
 
+    def timed_out(self, patience: Patience) -> Exception:
+        """Make the error for a borrower who has no time left."""
+        ...
+
     async def bounded(
         self, work: Coroutine[Any, Any, R], resource: T, deadline: float
     ) -> R:
@@ -108,14 +112,13 @@ async def verified(driver: Driver[T], entry: Entry[T], patience: Patience) -> En
             entry = await instead_of_dead(driver, entry, patience)
         elif not core.examine(now, entry):
             break
-        elif await _passes_check(driver, now, entry, patience.until):
+        elif await _passes_check(driver, now, entry, patience):
             break
         else:
             _sweep(driver, driver.tell(core.lost, entry))
-            if driver.clock() < patience.until:
-                entry = await _another(driver, patience)
-            else:  # there is no time for another check
-                entry = await driver.wait(patience, again=True)
+            if driver.clock() >= patience.until:  # no time for another check
+                raise driver.timed_out(patience)
+            entry = await _another(driver, patience)
     return entry
 
 
@@ -137,10 +140,10 @@ async def _another(driver: Driver[T], patience: Patience) -> Entry[T]:
 
 
 async def _passes_check(
-    driver: Driver[T], now: float, entry: Entry[T], deadline: float
+    driver: Driver[T], now: float, entry: Entry[T], patience: Patience
 ) -> bool:
-    resource = entry.resource
-    if deadline <= now:
+    resource, deadline = entry.resource, patience.until
+    if patience.until <= patience.since:
         deadline = now + CHECK_AT_ONCE
     try:
         await driver.bounded(driver.adapter.check(resource), resource, deadline)
@@ -163,8 +166,13 @@ def _sweep(driver: Driver[T], suspects: Iterable[Entry[T]]) -> None:
 
 async def check_idle(driver: Driver[T]) -> None:
     """Check every idle entry now; the dead are replaced."""
-    for entry in driver.tell(driver.core.suspect):
-        await _check(driver, entry)
+    suspects = driver.tell(driver.core.suspect)
+    try:
+        while suspects:
+            await _check(driver, suspects.pop())
+    finally:  # interrupted: the others go back as they came
+        for entry in suspects:
+            driver.tell(driver.core.checked, entry, alive=True, proven=False)
 
 
 async def perform(driver: Driver[T], command: Command[T]) -> None:

@@ -9,7 +9,7 @@ import logging
 from itertools import pairwise
 
 import pytest
-from drivers.world import broken, call, enter, leave
+from drivers.world import call, enter, leave
 
 from edgepool import (
     ConnectFailed,
@@ -591,7 +591,6 @@ async def test_a_check_that_hangs_is_cut_off_at_the_deadline(world):
     assert not session.alive
 
 
-@broken("who ran out of time in a check is lent the next idle one, for a second more")
 async def test_the_deadline_holds_though_every_idle_session_hangs_in_its_check(world):
     pool = await world.open_pool(min_size=4, max_size=4)
     world.server.hang("check")
@@ -804,7 +803,6 @@ async def test_who_is_interrupted_in_a_check_that_hangs_waits_no_longer(world):
     assert not session.alive
 
 
-@broken("check_idle forgets the suspects that it has not come to")
 async def test_a_check_of_all_that_is_interrupted_loses_none_of_the_others(world):
     pool = await world.open_pool(min_size=3, max_size=3)
     world.server.fail("check", world.Interruption())
@@ -830,7 +828,6 @@ async def test_who_is_interrupted_while_waiting_for_an_opening_leaves_it_open(wo
     assert 1 == await world.lend(pool)
 
 
-@broken("a closed AsyncPool closes no further; core.wake_at outlives the end")
 async def test_a_close_that_was_interrupted_can_be_repeated(world):
     pool = await world.open_pool()
     held = await world.borrow(pool)
@@ -1098,7 +1095,6 @@ async def test_close_waits_for_borrowers(world):
     assert () == world.server.sessions
 
 
-@broken("core.wake_at outlives the end: a late return starts the timer", tasks=False)
 async def test_close_cuts_off_who_is_not_back_in_time(world, caplog):
     pool = await world.open_pool(name="web")
     held = await world.borrow(pool)
@@ -1126,7 +1122,6 @@ async def test_what_comes_back_after_the_end_is_closed_quietly(world, caplog):
     assert 0 == pool.statistics().size
 
 
-@broken("core.wake_at outlives the end: a late return starts the timer", tasks=False)
 async def test_a_return_after_the_end_leaves_nothing_behind(world):
     pool = await world.open_pool()
     held = await world.borrow(pool)
@@ -1179,7 +1174,6 @@ async def test_a_closed_pool_can_be_opened_again(world):
     assert 2 == await world.lend(pool)
 
 
-@broken("close() cuts off a pool that was opened again meanwhile")
 async def test_a_pool_that_is_opened_while_it_closes_is_open(world):
     pool = await world.open_pool()
     held = await world.borrow(pool)

@@ -12,7 +12,6 @@ import sys
 import threading
 import weakref
 from contextlib import suppress
-from itertools import count
 from pathlib import Path
 from random import Random
 
@@ -110,7 +109,6 @@ def test_what_was_handed_to_who_is_interrupted_by_a_signal_is_given_back(when_wa
     pool.close()
 
 
-@pytest.mark.xfail(reason="`bounded` raises TimeoutError in a `finally`")
 @in_turns
 async def test_an_interruption_in_a_check_outlives_its_timeout(world):
     # In the very moment in which the check is cut off, Ctrl-C comes.
@@ -128,34 +126,6 @@ async def test_an_interruption_in_a_check_outlives_its_timeout(world):
     borrower = world.start(world.borrow(pool, timeout=2.0))
 
     assert isinstance(await borrower.error(), KeyboardInterrupt)
-
-
-@pytest.mark.xfail(reason="Condition.__exit__ is a function of Python's: use a lock")
-# A coroutine that was made may find itself without anybody to await it.
-@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
-def test_no_interruption_leaves_a_lock_behind(monkeypatch):
-    # Python runs a signal handler when a function begins, and any may be the one.
-    monkeypatch.setattr(threads, "housekeeper", Housekeeper())
-    seen = set()
-    for nth in count(1):
-        pool = make_pool(FakeServer())
-        pool.wait()
-        interruption = InterruptionAtCall(nth)
-
-        with suppress(Enough), interruption:
-            lend(pool)
-
-        closing = threading.Thread(target=pool.close, args=[0.0], daemon=True)
-        closing.start()
-        closing.join(5.0)
-
-        assert not closing.is_alive(), f"at the beginning of {interruption.at}"
-
-        if interruption.at is None:
-            break
-        seen.add(interruption.at)
-
-    assert {"settle", "call_at", "cancel", "check", "put", "__exit__"} <= seen
 
 
 class InterruptionAtCall:
@@ -267,7 +237,6 @@ async def test_each_connect_that_hangs_has_a_worker_and_hinders_no_other(world):
     assert ["edgepool-worker"] * 3 == names(world)
 
 
-@pytest.mark.xfail(reason="a command whose thread does not start is lost")
 @in_turns
 @pytest.mark.parametrize("in_vain", [1, 2, 5])
 async def test_a_thread_that_cannot_be_started_costs_no_place(
@@ -303,9 +272,6 @@ async def test_a_thread_that_cannot_be_started_costs_no_place(
     await world.lend(pool, timeout=5.0)
 
 
-@pytest.mark.xfail(
-    reason="a worker that has just done its last job is not idle yet", strict=False
-)
 def test_no_thread_is_left_after_close(monkeypatch):
     monkeypatch.setattr(threads, "housekeeper", Housekeeper())
     monkeypatch.setattr(threads, "workers", Workers())
@@ -335,30 +301,9 @@ def test_an_abandoned_pool_is_collected():
     assert gone() is None
 
 
-@pytest.mark.xfail(reason="the timer stays until it is due")
-@in_turns
-async def test_an_abandoned_pool_has_no_timer(world):
-    pool = make_pool(world.server)
-    pool.wait()
-    await world.sleep(1.0)
-
-    assert ["edgepool-housekeeper"] == names(world)
-
-    del pool
-    gc.collect()
-    await world.sleep(1.0)
-
-    assert [] == names(world)
-
-    for session in world.server.sessions:
-        session.close()
-    world.allowed = 1
-
-
 # --- races, by dice: the same schedule each time --------------------------------------
 
 
-@pytest.mark.xfail(reason="`tell` goes on with lists that are still the core's")
 def test_a_crowd_is_served_whatever_the_schedule(chaos):
     async def crowd(world, dice):
         pool = world.pool(min_size=1, max_size=dice.randint(1, 3), check_after=NEVER)
@@ -388,7 +333,6 @@ def test_a_crowd_is_served_whatever_the_schedule(chaos):
     chaos(crowd, range(100))
 
 
-@pytest.mark.xfail(reason="`tell` goes on with lists that are still the core's")
 def test_who_gives_up_loses_nothing_whatever_the_schedule(chaos):
     async def impatience(world, dice):
         pool = world.pool(min_size=1, check_after=NEVER)
@@ -412,7 +356,6 @@ def test_who_gives_up_loses_nothing_whatever_the_schedule(chaos):
     chaos(impatience, range(100))
 
 
-@pytest.mark.xfail(reason="`tell` goes on with lists that are still the core's")
 def test_a_pool_is_disturbed_without_a_loss_whatever_the_schedule(chaos):
     async def disturbance(world, dice):
         pool = world.pool(min_size=2, max_size=3, max_idle=0.5, max_lifetime=1.0)
@@ -454,7 +397,6 @@ def test_a_pool_is_disturbed_without_a_loss_whatever_the_schedule(chaos):
     chaos(disturbance, range(50))
 
 
-@pytest.mark.xfail(reason="a worker that has just done its last job is not idle yet")
 def test_a_pool_is_opened_and_closed_without_a_trace_whatever_the_schedule(chaos):
     async def doors(world, dice):
         pool = world.pool(min_size=2)
@@ -505,9 +447,6 @@ def run_together(*targets):
         raise errors[0]
 
 
-@pytest.mark.xfail(
-    reason="`tell` goes on with lists that are still the core's", strict=False
-)
 @pytest.mark.usefixtures("hasty_switches")
 @pytest.mark.parametrize("size", [1, 3, 8])
 def test_no_session_is_lent_to_two_whatever_the_scheduler_does(size):
@@ -533,9 +472,6 @@ def test_no_session_is_lent_to_two_whatever_the_scheduler_does(size):
     assert [] == server.mistakes
 
 
-@pytest.mark.xfail(
-    reason="`tell` goes on with lists that are still the core's", strict=False
-)
 @pytest.mark.usefixtures("hasty_switches")
 def test_nothing_is_lost_whatever_happens_at_the_same_time():
     server = FakeServer()

@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 
-import pytest
 from drivers.turns import Turns
 
 from edgepool import AsyncPool, Pool
@@ -27,16 +26,6 @@ from edgepool.testing import (
     _fakes,
     run_jumping,
 )
-
-
-def broken(reason, threads=True, tasks=True):
-    """Mark a test that shows a bug; to be taken away by who mends it."""
-    bug = pytest.mark.xfail(reason=reason)
-    worlds = [
-        pytest.param(ThreadWorld, id="threads", marks=[bug] * threads),
-        pytest.param(TaskWorld, id="tasks", marks=[bug] * tasks),
-    ]
-    return pytest.mark.parametrize("world", worlds, indirect=True)
 
 
 async def call(method, *arguments, **named):

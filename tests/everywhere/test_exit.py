@@ -19,6 +19,10 @@ import edgepool
 GUARD = 60.0
 SOURCES = str(Path(edgepool.__file__).parent.parent)
 
+# In this mode Python 3.10 may crash at exit, if a daemon thread starts another just
+# then; a program of five lines without edgepool does so once in ten times.
+DEV_MODE = ["-X", "dev"] if sys.version_info >= (3, 11) else []
+
 THREADS = """
     import atexit, sys, threading
     from edgepool import ConnectionPool, Pool
@@ -322,7 +326,7 @@ def test_a_program_that_does_not_clean_up_ends_at_once(program):
     program = dedent(program) + "\nprint('the end')\n"
 
     run = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", program],
+        [sys.executable, *DEV_MODE, "-W", "error", "-c", program],
         env=os.environ | {"PYTHONPATH": SOURCES},
         stdin=subprocess.DEVNULL,
         capture_output=True,

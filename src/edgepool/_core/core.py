@@ -23,7 +23,7 @@ from collections.abc import Callable
 from typing import TypeAlias, TypeVar
 
 from .commands import Alarm
-from .entry import ALWAYS, Entry, Reason, Refusal, State, Waiter
+from .entry import ALWAYS, NEVER, Entry, Reason, Refusal, State, Waiter
 from .planner import Planner
 from .settings import Settings
 from .statistics import PoolStatistics
@@ -298,6 +298,11 @@ class PoolCore(Planner[T]):
             self._queue.remove(now, waiter, Refusal.TIMEOUT, self._outage.error)
             self._calm = self._is_calm()
 
+    def overrun(self, now: float, waiter: Waiter[T]) -> None:
+        """Refuse a borrower whose time is up, in the midst of a borrow."""
+        self._queue.refuse(waiter, Refusal.TIMEOUT, self._outage.error)
+        self.wakes.remove(waiter)
+
     def abandon(self, now: float, waiter: Waiter[T]) -> None:
         """Forget a waiter that was interrupted.
 
@@ -381,6 +386,7 @@ class PoolCore(Planner[T]):
             self._vacancies.clear()
             self._queue.refuse_all(now, Refusal.CLOSED, None, now)
             self.drain(now)
+            self.wake_at = NEVER
 
     def drain(self, now: float) -> None:
         """Replace every connection: idle ones now, the others when they come back."""

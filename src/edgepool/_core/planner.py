@@ -186,7 +186,7 @@ class Planner(Generic[T]):
         return deadline
 
     def _wake_by(self, moment: float) -> None:
-        if moment < self.wake_at:
+        if moment < self.wake_at and self.open:
             self.wake_at = moment
 
     # --- steps, with what they entail ---------------------------------------------

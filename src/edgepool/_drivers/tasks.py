@@ -14,7 +14,16 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from .. import _flows
 from .._adapter import AsyncAdapter
-from .._core import Abort, Command, Connect, Entry, PoolCore, PoolStatistics, Waiter
+from .._core import (
+    Abort,
+    Close,
+    Command,
+    Connect,
+    Entry,
+    PoolCore,
+    PoolStatistics,
+    Waiter,
+)
 from .._errors import refused
 from .deadlines import Deadline, Deadlines
 from .threads import always_alive
@@ -25,7 +34,7 @@ P = ParamSpec("P")
 
 # How long I/O on a resource that was cut off may take to notice, in seconds, before its
 # task is cancelled.
-GRACE = 1.0
+GRACE = 0.1
 
 
 class TaskDriver(Generic[T]):
@@ -50,6 +59,8 @@ class TaskDriver(Generic[T]):
         self.before_waiting: Callable[[], None]
         self.alarm: Callable[[], Awaitable[None]]
         self._abort: Callable[[T], None] | None = getattr(adapter, "abort", None)
+        # Closing a psycopg connection suspends for nothing: not worth a task.
+        self._close_inline: bool = getattr(adapter, "close_is_instant", False)
         self._loop: asyncio.AbstractEventLoop | None = None
         # What runs in the background, and for which command.
         self._tasks: dict[asyncio.Task[Any], Command[T] | None] = {}
@@ -68,6 +79,9 @@ class TaskDriver(Generic[T]):
         if timeout is None:
             timeout = self.core.settings.timeout
         patience = _flows.Patience(now, now + timeout)
+        if entry is not None and self._loop is not asyncio.get_running_loop():
+            self._change_loop(entry)
+            entry = None
         if entry is None:
             # `wait` once more, but for a crowd: with as few frames, calls and objects
             # for each who waits as it goes.
@@ -136,6 +150,14 @@ class TaskDriver(Generic[T]):
         event = partial(self.core.enqueue, again=again)
         return self._served(await self.park(event, patience.until), patience)
 
+    def timed_out(self, patience: _flows.Patience) -> Exception:
+        """Make the error for a borrower who has no time left."""
+        waiter: Waiter[T] = Waiter(None)
+        self.core.overrun(self.clock(), waiter)
+        return refused(
+            waiter, self.name, self.statistics(), self.clock() - patience.since
+        )
+
     def _served(self, waiter: Waiter[T], patience: _flows.Patience) -> Entry[T]:
         if waiter.entry is None:
             waited = self.clock() - patience.since
@@ -161,9 +183,7 @@ class TaskDriver(Generic[T]):
         return waiter
 
     def _line_up(self, until: float) -> tuple[Waiter[T], Deadline]:
-        loop = self._loop
-        if loop is None or loop.is_closed():
-            loop = self.use_running_loop()
+        loop = self.use_running_loop()
         # Not Waiter[T](...): a subscript costs as much as all the rest of this.
         waiter: Waiter[T] = Waiter(loop.create_future())
         deadline = self._deadlines.add(until, waiter)
@@ -172,9 +192,8 @@ class TaskDriver(Generic[T]):
         return waiter, deadline
 
     def _interrupted(self, waiter: Waiter[T]) -> None:
-        self.tell(self.core.abandon, waiter)
-        # The future of another event loop cannot be awaited; say it in our words.
-        self.use_running_loop()
+        if not self._running.is_closed():  # else the pool forgets it all
+            self.tell(self.core.abandon, waiter)
 
     async def bounded(
         self, work: Coroutine[Any, Any, R], resource: T, deadline: float
@@ -187,23 +206,20 @@ class TaskDriver(Generic[T]):
         asks a server that may be silent to cancel the query.
         """
         task = self._running.create_task(work)
-        try:
-            await asyncio.wait({task}, timeout=max(deadline - self.clock(), 0.0))
-            if task.done():
-                return task.result()
-            raise TimeoutError("not done in time")
-        finally:
-            if not task.done():
-                self._leave_to_its_fate(task, resource)
-
-    def _leave_to_its_fate(self, task: asyncio.Task[Any], resource: T) -> None:
         self._tasks[task] = None
         task.add_done_callback(self._done)
-        if self._abort is None:
-            task.cancel()
-        else:
-            self._abort(resource)
-            self._running.call_later(GRACE, task.cancel)
+        try:
+            await asyncio.wait({task}, timeout=max(deadline - self.clock(), 0.0))
+            if not task.done() and self._abort is not None:
+                self._abort(resource)
+                await asyncio.wait({task}, timeout=GRACE)
+        finally:
+            late = not task.done()
+            if late:
+                task.cancel()
+        if late:
+            raise TimeoutError("not done in time")
+        return task.result()
 
     async def sound(self) -> None:
         """Run the user's `reconnect_failed`."""
@@ -241,6 +257,19 @@ class TaskDriver(Generic[T]):
         self._loop = loop
         return loop
 
+    def _change_loop(self, entry: Entry[T]) -> None:
+        """Put away an entry that was borrowed on another event loop than it was made.
+
+        Raises:
+            RuntimeError: that loop is not closed: the pool is not for this one.
+        """
+        try:
+            self.use_running_loop()
+        except RuntimeError:
+            self.put(entry)
+            raise
+        self.tell(self.core.overdue, entry)
+
     def _forget_loop(self) -> None:
         """Drop what belongs to a closed event loop, whose waiters and tasks are dead.
 
@@ -276,6 +305,9 @@ class TaskDriver(Generic[T]):
         if isinstance(command, Abort):
             if self._abort is not None:
                 self._abort(command.entry.resource)
+            return
+        if self._close_inline and isinstance(command, Close):
+            _flows.run(_flows.perform(self, command))
             return
         task = self._running.create_task(
             _flows.perform(self, command),

@@ -153,6 +153,14 @@ class ThreadDriver(Generic[T]):
             raise refused(waiter, self.name, self.statistics(), waited)
         return waiter.entry
 
+    def timed_out(self, patience: _flows.Patience) -> Exception:
+        """Make the error for a borrower who has no time left."""
+        waiter: Waiter[T] = Waiter(None)
+        with self._mutex:
+            self.core.overrun(self.clock(), waiter)
+        waited = self.clock() - patience.since
+        return refused(waiter, self.name, self.statistics(), waited)
+
     def park(
         self, event: Callable[[float, Waiter[T]], None], deadline: float
     ) -> Waiter[T]:
@@ -182,10 +190,15 @@ class ThreadDriver(Generic[T]):
             return await work
         cut = housekeeper.call_at(deadline, partial(self._abort, resource))
         try:
-            return await work
-        finally:
-            if not housekeeper.cancel(cut):
-                raise TimeoutError("not done in time")
+            result = await work
+        except BaseException as error:
+            in_time = housekeeper.cancel(cut)
+            if in_time or not isinstance(error, Exception):
+                raise
+            raise TimeoutError("not done in time") from error
+        if not housekeeper.cancel(cut):
+            raise TimeoutError("not done in time")
+        return result
 
     async def sound(self) -> None:
         """Run the user's `reconnect_failed`."""
@@ -200,7 +213,13 @@ class ThreadDriver(Generic[T]):
         elif self._close_inline and isinstance(command, Close):
             self._perform(command)
         else:
-            workers.submit(partial(self._perform, command))
+            self._submit(partial(self._perform, command))
+
+    def _submit(self, job: Callable[[], None]) -> None:
+        try:
+            workers.submit(job, id(self))
+        except RuntimeError:  # no thread to be had: better here than never
+            job()
 
     def _perform(self, command: Command[T]) -> None:
         _flows.run(_flows.perform(self, command))
@@ -226,7 +245,7 @@ class ThreadDriver(Generic[T]):
                 housekeeper.cancel(self._timer)
                 self._timer, self._timer_at = None, float("inf")
         housekeeper.rest()
-        workers.rest()
+        workers.rest(id(self))
 
 
 class _Weak:

@@ -1,0 +1,125 @@
+"""The server is away for a while: who waits is served soon after it is back."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+from simulation.world import World
+
+from edgepool._core import Refusal
+from edgepool._core.backoff import CAP_WAITED, EAGER, FLOOR, SHARE
+
+START = 100.0
+LENGTHS = [0.05, 0.3, 1.0, 5.0, 20.0, 120.0, 600.0]
+
+
+@cache
+def outage(length, *, rate=None, patience=30.0, refusal_time=0.001):
+    """Let clients come at random before, during and after an outage."""
+    world = World(min_size=2, max_size=10)
+    world.server.refusal_time = refusal_time
+    rate = rate or min(50.0, 3000.0 / length)
+    world.crowd(rate, until=START + length + 40.0, patience=patience)
+    world.outage(START, length)
+    world.run()
+    return world
+
+
+def first_served_after(world, moment):
+    return min(c.served for c in world.clients if c.served and c.served > moment)
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_the_first_who_waits_is_served_as_soon_as_the_backoff_allows(length):
+    world = outage(length)
+
+    back = START + length
+    bound = min(max(FLOOR, length * SHARE), CAP_WAITED) + world.server.connect_time
+    assert first_served_after(world, back) - back <= bound
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_everybody_else_is_served_at_once_after_the_first(length):
+    world = outage(length)
+
+    first = first_served_after(world, START + length)
+    assert max(world.waits(since=first + 0.5)) < 0.1
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_who_comes_after_the_outage_waits_for_a_connect_and_a_moment(length):
+    world = World(min_size=0, max_size=4)
+    world.at(START - 1.0, world.come)
+    world.outage(START, length)
+    world.at(START + length * 0.9, lambda: world.come(patience=length * 0.09))
+    world.at(START + length, world.come)
+    world.run()
+
+    *_, last = world.clients
+    assert last.waited <= EAGER + world.server.connect_time
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_a_pool_that_nobody_used_meanwhile_serves_after_one_connect(length):
+    world = World(min_size=4, max_size=4)
+    world.outage(START, length)
+    world.at(START + length, world.come)
+    world.run(until=START + length + 10.0)
+
+    (client,) = world.clients
+    assert client.waited <= EAGER + world.server.connect_time
+
+
+def test_one_connect_at_a_time_during_an_outage():
+    world = outage(60.0, rate=50.0, patience=5.0)
+
+    under_way = [n for moment, n in world.connects if START + 0.1 < moment < START + 60]
+    assert {1} == set(under_way)
+
+
+@pytest.mark.parametrize("rate", [1.0, 20.0, 200.0])
+def test_no_more_connects_a_second_however_many_come(rate):
+    world = outage(60.0, rate=rate, patience=5.0)
+
+    assert world.busiest_second(START, START + 60.0) <= 70
+    assert world.busiest_second(START + 2.0, START + 60.0) <= 1 / EAGER + 1
+
+
+def test_one_connect_succeeds_before_the_others_start():
+    world = outage(60.0, rate=50.0, patience=5.0)
+
+    back = START + 60.0
+    first = first_served_after(world, back)
+    assert {1} == {n for moment, n in world.connects if back <= moment < first}
+
+
+def test_a_server_that_takes_long_to_refuse_is_asked_once_at_a_time():
+    world = outage(60.0, patience=5.0, refusal_time=10.0)
+
+    assert world.busiest_second(START + 20.0, START + 60.0) <= 1
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_nobody_is_forgotten_in_an_outage(length):
+    world = outage(length, patience=3.0)
+
+    assert all(client.waited <= 3.0 for client in world.clients)
+    assert {None, Refusal.TIMEOUT} >= {client.refused for client in world.clients}
+    assert 0 == world.core.statistics().waiting
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_never_more_sessions_than_max_size(length):
+    world = outage(length)
+
+    assert 10 == world.server.peak
+
+
+def test_the_alarm_goes_every_reconnect_timeout():
+    world = World(min_size=1, max_size=1, reconnect_timeout=10.0)
+    world.outage(START, 35.0)
+    world.run(until=START + 60.0)
+    world.crowd(5.0, until=START + 70.0)
+
+    assert 3 >= len(world.alarms)
