@@ -116,8 +116,8 @@ async def verified(driver: Driver[T], entry: Entry[T], patience: Patience) -> En
             break
         else:
             _sweep(driver, driver.tell(core.lost, entry))
-            if driver.clock() >= patience.until:  # no time for another check
-                raise driver.timed_out(patience)
+            if patience.since < patience.until <= driver.clock():
+                raise driver.timed_out(patience)  # no time for another check
             entry = await _another(driver, patience)
     return entry
 

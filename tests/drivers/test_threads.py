@@ -294,6 +294,9 @@ def test_an_abandoned_pool_is_collected():
     pool.wait()
     lend(pool)
     gone = weakref.ref(pool)
+    for thread in own_threads():
+        if thread.name == "edgepool-worker":  # it has its last job in mind for a moment
+            thread.join(PATIENCE)
 
     del pool
     gc.collect()

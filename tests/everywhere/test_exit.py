@@ -296,21 +296,9 @@ PROGRAMS = {
 }
 
 
-# Starting a thread when the interpreter is about to exit is an error in these.
-THREADLESS = (3, 12) <= sys.version_info < (3, 12, 2)
 BROKEN = {
     "asyncio: a reset that hangs, and a close that takes its time": pytest.mark.xfail(
         reason="a task is made while asyncio.run() ends them all"
-    ),
-    **dict.fromkeys(
-        [
-            "a close at exit",
-            "a close at exit, after a pause that sent the workers away",
-            "a borrow at exit",
-        ],
-        pytest.mark.xfail(
-            THREADLESS, reason="a command whose thread does not start is lost"
-        ),
     ),
 }
 

@@ -10,14 +10,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from threading import Lock, Thread, current_thread
+from time import monotonic
 
 Job = Callable[[], object]
 
 # How long a worker waits for more work, in seconds.
 LINGER = 0.2
 
-# How long to wait for each that is sent away, in seconds.
-PATIENCE = 0.1
+# How long to wait until all that are sent away have gone, in seconds.
+PATIENCE = 0.4
 
 
 class _Worker:
@@ -70,9 +71,10 @@ class Workers:
             for worker in self._idle:
                 worker.gate.release()
             self._idle.clear()
+        until = monotonic() + PATIENCE
         for worker in leaving:
             if worker.thread is not None and worker.thread is not current_thread():
-                worker.thread.join(timeout=PATIENCE)
+                worker.thread.join(timeout=max(until - monotonic(), 0.0))
 
     def _run(self, worker: _Worker) -> None:
         with self._lock:
