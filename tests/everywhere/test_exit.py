@@ -248,19 +248,6 @@ PROGRAMS = {
 
     asyncio.run(main())
     """,
-    "asyncio: a reset that hangs, and a close that takes its time": TASKS
-    + """
-    async def main():
-        server.hang("reset")
-        server.delay("close", 0.001)
-        pool = make_pool()
-        async with pool.borrow() as session:
-            session.dirty = True
-        while server.under_way("reset") < 1:
-            await asyncio.sleep(0)
-
-    asyncio.run(main())
-    """,
     "asyncio: a session that was never returned": TASKS
     + """
     async def main():
@@ -296,20 +283,7 @@ PROGRAMS = {
 }
 
 
-BROKEN = {
-    "asyncio: a reset that hangs, and a close that takes its time": pytest.mark.xfail(
-        reason="a task is made while asyncio.run() ends them all"
-    ),
-}
-
-
-@pytest.mark.parametrize(
-    "program",
-    [
-        pytest.param(program, id=name, marks=[BROKEN[name]] if name in BROKEN else [])
-        for name, program in PROGRAMS.items()
-    ],
-)
+@pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS.keys())
 def test_a_program_that_does_not_clean_up_ends_at_once(program):
     program = dedent(program) + "\nprint('the end')\n"
 

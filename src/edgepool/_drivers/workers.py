@@ -65,7 +65,7 @@ class Workers:
         Waits until they have gone; but not for long, for one may still be at work.
         """
         with self._lock:
-            leaving = [w for w in self._all if w.owner is owner or w in self._idle]
+            leaving = [w for w in self._all if w.owner == owner or w in self._idle]
             for worker in leaving:
                 worker.owner = None
             for worker in self._idle:
