@@ -188,6 +188,20 @@ def test_an_idle_connection_is_closed_when_it_is_older_than_max_lifetime():
     assert [Reason.EXPIRED] == reasons(pool)
 
 
+def test_what_comes_back_shortly_before_it_is_too_old_leaves_in_time_all_the_same():
+    pool = Driven(min_size=1, max_lifetime=60.0)
+    pool.connect_all()
+    entry = pool.borrow()
+    pool.tick(at=50.0)
+    pool.now = 55.0
+    pool.give_back(entry)
+
+    let_time_pass(pool, until=59.9)
+    assert [entry] == pool.idle
+    let_time_pass(pool, until=60.0)
+    assert Reason.EXPIRED is entry.reason
+
+
 def test_a_connection_that_is_too_old_is_replaced():
     pool = Driven(max_lifetime=60.0)
     pool.warm_up(1)

@@ -219,6 +219,7 @@ async def test_workers_are_shared_and_leave_when_there_is_nothing_to_do(world):
         await world.sleep(LINGER * 0.9)
 
     assert ["edgepool-worker"] == names(world)
+    assert 3 == world.started("edgepool-worker")
 
     await world.sleep(LINGER)
 

@@ -210,6 +210,10 @@ class ThreadWorld(World):
         running.thread.start()
         return running
 
+    def started(self, name):
+        """Count the threads of a name that were ever started."""
+        return sum(thread.name == name for thread in self._turns.threads)
+
     def interrupt(self, running):
         self._turns.interrupt(running.thread, self.Interruption())
 

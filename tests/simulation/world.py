@@ -4,8 +4,8 @@ There is a clock that jumps from event to event, a server that goes down and com
 and clients who come at random, wait with limited patience, use a connection for a while
 and return it. Everything is drawn from one seed: the same seed, the same history.
 
-The driver in here does what the real ones do (see `edgepool._flows`): it probes what was
-idle before it lends it, and never lends what is dead.
+The driver in here does what the real ones do (see `edgepool._flows`): it probes what
+was idle before it lends it, and never lends what is dead.
 """
 
 from __future__ import annotations
@@ -34,15 +34,21 @@ from edgepool._core import (
 )
 
 PROBE_AFTER = 100e-6
+DEFAULTS = {"check_after": math.inf, "probe_after": PROBE_AFTER}
 """As in the pools of real connections: what was idle for longer is probed."""
 
 
 class Session:
     """A connection, as the server has it."""
 
-    def __init__(self) -> None:
-        self.alive = True
+    def __init__(self, now: float) -> None:
+        self.opened_at = now
         self.died_at = math.inf
+
+    @property
+    def alive(self) -> bool:
+        """Tell whether neither side has ended it."""
+        return self.died_at == math.inf
 
 
 @dataclass
@@ -58,23 +64,22 @@ class Server:
     def kill(self, now: float, count: int) -> None:
         """End the oldest sessions."""
         for session in self.sessions[:count]:
-            session.alive = False
             session.died_at = now
         del self.sessions[:count]
 
-    def open(self) -> Session:
+    def open(self, now: float) -> Session:
         """Open a session; or do not."""
         if not self.up:
             raise ConnectionRefusedError("the server is down")
-        session = Session()
+        session = Session(now)
         self.sessions.append(session)
         self.peak = max(self.peak, len(self.sessions))
         return session
 
-    def close(self, session: Session) -> None:
+    def close(self, now: float, session: Session) -> None:
         """End a session for its client."""
         if session.alive:
-            session.alive = False
+            session.died_at = now
             self.sessions.remove(session)
 
 
@@ -87,13 +92,14 @@ class Client:
     patience: float
     served: float | None = None
     refused: Refusal | None = None
-    ended: float | None = None
+    left: float | None = None
 
     @property
     def waited(self) -> float:
-        """How long it took until he had a connection, or gave up."""
-        assert self.ended is not None, "forgotten"
-        return (self.ended if self.served is None else self.served) - self.came
+        """How long it took until he had a connection, or none."""
+        answered = self.served if self.refused is None else self.left
+        assert answered is not None, "forgotten"
+        return answered - self.came
 
 
 class World:
@@ -118,6 +124,8 @@ class World:
         # When each connect began, and how many were under way at that moment.
         self.connects: list[tuple[float, int]] = []
         self.alarms: list[float] = []
+        # How old what was lent was at most.
+        self.oldest = 0.0
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         self._timer = math.inf
@@ -126,7 +134,7 @@ class World:
     # --- time ---------------------------------------------------------------------
 
     def at(self, moment: float, act: Callable[[], None]) -> None:
-        """Have something happen at a moment; in the order of these calls at the same."""
+        """Have something happen at a moment; first what was called first."""
         self._count += 1
         heappush(self._agenda, (moment, self._count, act))
 
@@ -134,17 +142,16 @@ class World:
         """Have something happen after a delay."""
         self.at(self.now + delay, act)
 
-    def run(self, until: float = math.inf) -> None:
-        """Let everything happen up to a moment, or until nothing is left to happen."""
+    def run(self, until: float) -> None:
+        """Let everything happen up to a moment."""
         agenda = self._agenda
         while agenda and agenda[0][0] <= until:
             self.now, _, act = heappop(agenda)
             act()
-        if until < math.inf:
-            self.now = until
+        self.now = until
 
     def outage(self, start: float, length: float) -> None:
-        """Have the server end all sessions at a moment, and refuse new ones for long."""
+        """Have the server end all sessions, and refuse new ones for so long."""
 
         def go_down() -> None:
             self.server.up = False
@@ -182,7 +189,7 @@ class World:
         if isinstance(command, Connect):
             self._connect(command.entry)
         elif isinstance(command, Close):
-            self.server.close(command.entry.resource)
+            self.server.close(self.now, command.entry.resource)
             self.tell(self.core.was_closed, command.entry)
         elif isinstance(command, Reset):
             alive = command.entry.resource.alive
@@ -193,7 +200,7 @@ class World:
             alive = command.entry.resource.alive
             self.tell(self.core.checked, command.entry, alive, alive)
         elif isinstance(command, Abort):
-            self.server.close(command.entry.resource)
+            self.server.close(self.now, command.entry.resource)
         elif isinstance(command, Alarm):
             self.alarms.append(self.now)
 
@@ -204,7 +211,7 @@ class World:
 
         def end() -> None:
             try:
-                session = server.open()
+                session = server.open(self.now)
             except OSError as error:
                 self.tell(self.core.connect_failed, entry, error, False)
             else:
@@ -264,9 +271,9 @@ class World:
         def wake() -> None:
             if waiter.entry is not None:
                 self.after(0.0, lambda: self._borrow(client, waiter.entry, again=True))
-            elif client.ended is None:
+            elif client.left is None:
                 client.refused = waiter.refusal
-                client.ended = self.now
+                client.left = self.now
 
         def lose_patience() -> None:
             if not waiter.resolved:
@@ -281,11 +288,12 @@ class World:
     def _use(self, client: Client, entry: Entry[Session]) -> None:
         assert entry.state is State.IN_USE
         assert self.now < entry.resource.died_at + PROBE_AFTER, "dead, and lent"
+        self.oldest = max(self.oldest, self.now - entry.resource.opened_at)
         client.served = self.now
         self.after(client.hold, lambda: self._return(client, entry))
 
     def _return(self, client: Client, entry: Entry[Session]) -> None:
-        client.ended = self.now
+        client.left = self.now
         core = self.core
         if not entry.resource.alive:
             self.tell(core.give_back_broken, entry)

@@ -248,7 +248,8 @@ class Watched(Driven):
         self.retry_from = self.now + retry_delay(age, bool(self.queue), self.jitter)
         self.retry_by = self.now + retry_delay(age, False, self.jitter)
         established = self.established
-        refused = list(self.queue)
+        # Who came later gets another try: things may be mended.
+        refused = [w for w in self.queue if w.since <= entry.asked_at]
         super().fail_one(error, permanent)
 
         if self.now >= self.alarm_at:
