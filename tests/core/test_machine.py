@@ -12,7 +12,7 @@ from collections import Counter
 from typing import ClassVar
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 
 from edgepool._core import NEVER, Check, Close, Connect, Reason, Refusal, Reset
 from edgepool._core.transitions import TRANSITIONS
-from support.core import THOROUGH
+from support.core import MUTANTS, THOROUGH
 from support.core_watched import Watched
 
 PROFILE = settings(
@@ -34,6 +34,8 @@ PROFILE = settings(
     database=None,
     deadline=None,
     report_multiple_bugs=False,
+    # Mutants only need to be found.
+    phases=[Phase.generate] if MUTANTS else tuple(Phase),
     suppress_health_check=list(HealthCheck),
 )
 

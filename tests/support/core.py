@@ -30,6 +30,9 @@ from edgepool._core import (
 THOROUGH = bool(os.environ.get("EDGEPOOL_THOROUGH"))
 """Whether to take minutes: for the night, and before a release."""
 
+MUTANTS = bool(os.environ.get("EDGEPOOL_MUTANTS"))
+"""Whether faults in the core are to be found, and not to be explained."""
+
 REFUSED = ConnectionRefusedError("nobody listens")
 """What connecting fails with, unless a test says otherwise."""
 

@@ -169,7 +169,8 @@ class Planner(Generic[T]):
                 # It may come back at any time, and that hot path sets no timer: look
                 # again before the earliest deadline that it can have then. (With
                 # max_idle=0 no return is hot.)
-                expires_at = max(entry.expires_at, now + OVERDUE)
+                late = now >= entry.expires_at
+                expires_at = now + OVERDUE if late else entry.expires_at
                 self._wake_by(self._deadline(expires_at, now, now))
 
     def _idle_deadline(self, entry: Entry[T]) -> float:
