@@ -284,28 +284,6 @@ def test_the_idle_sessions_of_a_closed_event_loop_are_not_lent(check_after):
     assert [] == server.mistakes
 
 
-class Blind:
-    """An adapter that cannot tell whether a session is alive."""
-
-    def __init__(self, server):
-        adapter = AsyncFakeAdapter(server)
-        self.connect, self.close = adapter.connect, adapter.close
-        self.check, self.reset = adapter.check, adapter.reset
-        self.is_clean = adapter.is_clean
-
-
-@pytest.mark.xfail(reason="nobody looks at the loop while no probe and check is due")
-@pytest.mark.parametrize("adapter", [AsyncFakeAdapter, Blind])
-def test_the_sessions_of_a_closed_event_loop_are_not_even_trusted(adapter):
-    pool = AsyncPool(adapter(FakeServer()), min_size=1, check_after=float("inf"))
-    pool._engine.clock = lambda: 1000.0  # so short a time ago that no probe is due
-    first = asyncio.run(lend(pool))
-
-    second = asyncio.run(lend_and_close(pool))
-
-    assert (1, 2) == (first, second)
-
-
 def test_what_was_borrowed_in_a_closed_event_loop_takes_no_place():
     server = FakeServer()
     pool = make_pool(server)

@@ -2,11 +2,11 @@
 
     python -m tests.mutation [--sample N] [--seed S] [--thorough]
 
-Each mutant is one change of one expression in `src/edgepool/_core`: a comparison turned,
-a sum made a difference, a condition negated, a constant moved, a call left out. It lives
-in a copy of the sources. The plain examples of `tests/core` run against it; with
---thorough also the state machine and the interleavings, which take a minute for each
-mutant that lives. Ends with how many of how many were killed, and what survived.
+Each mutant is one change of one expression in `src/edgepool/_core`: a comparison
+turned, a sum made a difference, a condition negated, a constant moved, a call left out.
+It lives in a copy of the sources. The plain examples of `tests/core` run against it;
+with --thorough also the state machine and the interleavings, which take a minute for
+each mutant that lives. Ends with how many were killed, and what survived.
 """
 
 from __future__ import annotations
