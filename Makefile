@@ -61,6 +61,10 @@ types: $(VENV)/.types ## Check types with mypy and pyright, strictly
 bench: $(VENV)/.bench ## Measure edgepool beside the other pools
 	$(BIN)/python -m benchmarks
 
+.PHONY: mutants
+mutants: $(VENV)/.test ## Break the core in many small ways, and see whether tests notice
+	$(BIN)/python -m tests.mutation
+
 .PHONY: clean
 clean: ## Remove environments, caches and builds
 	rm -rf $(VENV) $(VENVS) build dist
