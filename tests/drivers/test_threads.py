@@ -456,6 +456,7 @@ def run_together(*targets):
 def test_no_session_is_lent_to_two_whatever_the_scheduler_does(size):
     server = FakeServer()
     pool = make_pool(server, min_size=size, check_after=NEVER)
+    pool.wait()
     lent_to = {}
 
     def borrow_and_return():

@@ -68,9 +68,6 @@ class _Common(Generic[C]):
         reset: called with a connection that was returned.
     """
 
-    # `close` puts a farewell into the socket's buffer and waits for nobody.
-    close_is_instant = True
-
     def __init__(
         self,
         conninfo: Any,
@@ -185,6 +182,9 @@ def _attempted(conninfo: str, kwargs: dict[str, Any]) -> str:
 class ConnectionAdapter(_Common[CT]):
     """How a pool of threads handles psycopg's connections."""
 
+    # `close` puts a farewell into the socket's buffer and waits for nobody.
+    close_is_instant = True
+
     def connect(self) -> CT:
         """Open a connection and configure it."""
         conninfo: str = _resolved(self.conninfo) or ""
@@ -256,6 +256,11 @@ class ConnectionAdapter(_Common[CT]):
 
 class AsyncConnectionAdapter(_Common[ACT]):
     """How a pool of tasks handles psycopg's asyncio connections."""
+
+    @property
+    def close_is_instant(self) -> bool:
+        """Whether `close` suspends for nothing: psycopg's own does not."""
+        return self.connection_class.close is psycopg.AsyncConnection.close
 
     async def connect(self) -> ACT:
         """Open a connection and configure it."""
