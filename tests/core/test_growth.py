@@ -426,3 +426,22 @@ def test_who_waits_until_a_closed_pool_is_ready_is_refused():
     waiter = pool.wait_for(pool.core.when_ready)
 
     assert (Refusal.CLOSED, [waiter]) == (waiter.refusal, pool.woken)
+
+
+def test_connects_start_apart_by_the_stagger():
+    pool = Driven(min_size=3, stagger=0.25)
+    started = [len(pool.wanted(Connect))]
+
+    for moment in (0.125, 0.25, 0.375, 0.5):
+        if moment >= pool.wake_at:
+            pool.tick(at=moment)
+        started.append(len(pool.wanted(Connect)))
+
+    assert [1, 1, 2, 2, 3] == started
+
+
+def test_the_stagger_holds_nobody_up_while_nothing_connects():
+    pool = Driven(min_size=2, stagger=5.0)
+    pool.connect_one()
+
+    assert 1 == len(pool.wanted(Connect))

@@ -97,6 +97,46 @@ def test_what_was_served_to_somebody_interrupted_is_no_proof():
     assert pool.core.examine(pool.now, entry)
 
 
+def test_what_goes_straight_on_after_a_brief_use_is_not_probed():
+    pool = Driven(max_size=1, probe_after=0.1, check_after=NEVER)
+    (entry,) = pool.lend(1)
+    pool.now = 10.0
+    entry.lent_at = 9.996
+    pool.wait()
+
+    pool.give_back(entry)
+
+    assert pool.now < entry.due_at
+
+
+def test_what_goes_straight_on_after_a_long_use_is_probed():
+    pool = Driven(max_size=1, probe_after=0.1, check_after=NEVER)
+    (entry,) = pool.lend(1)
+    pool.now = 10.0
+    entry.lent_at = 9.994
+    pool.wait()
+
+    pool.give_back(entry)
+
+    assert pool.now >= entry.due_at
+
+
+def test_what_comes_straight_from_its_connect_is_never_too_old():
+    pool = Driven(max_lifetime=0.0)
+    (entry,) = pool.lend(1)
+
+    assert not pool.core.is_overdue(pool.now, entry)
+
+
+def test_what_was_idle_until_its_age_is_too_old():
+    pool = Driven(min_size=1, max_lifetime=60.0)
+    pool.connect_all()
+    pool.now = 60.0
+    entry = pool.borrow()
+
+    assert pool.core.is_overdue(pool.now, entry)
+
+
 def test_a_new_connection_is_proven():
     pool = Driven(check_after=10.0, probe_after=5.0)
     (entry,) = pool.lend(1)

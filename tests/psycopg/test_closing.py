@@ -214,14 +214,18 @@ async def test_close_may_be_called_at_any_time(colour, conninfo):
 # --- the end of a program -------------------------------------------------------------
 
 
+# See tests/everywhere/test_exit.py for Python 3.10.
+DEV_MODE = ["-X", "dev"] if sys.version_info >= (3, 11) else []
+
+
 def run(program, *arguments):
-    """Run a program, in development mode with each warning shown; give its output."""
+    """Run a program with each warning shown; give its output."""
     # As it is imported here, installed or not.
     environment = {**os.environ, "PYTHONPATH": str(Path(edgepool.__file__).parents[1])}
     started = time.monotonic()
     done = subprocess.run(
         [
-            *(sys.executable, "-X", "dev", "-W", "always", "-c"),
+            *(sys.executable, *DEV_MODE, "-W", "always", "-c"),
             textwrap.dedent(program),
             *arguments,
         ],
@@ -240,6 +244,14 @@ THREADS = """
 
     pool = ConnectionPool(sys.argv[1], min_size=3, max_size=4, open=True)
     pool.wait()
+    with pool.connection() as conn:
+        conn.execute("select 1")
+"""
+GROWING = """
+    import sys
+    from edgepool import ConnectionPool
+
+    pool = ConnectionPool(sys.argv[1], min_size=4, open=True)
     with pool.connection() as conn:
         conn.execute("select 1")
 """
@@ -275,6 +287,7 @@ TASKS = """
     "program",
     [
         pytest.param(THREADS, id="threads"),
+        pytest.param(GROWING, id="threads, growing"),
         pytest.param(THREADS + BORROWED, id="threads, borrowed"),
         pytest.param(THREADS + BORROWED + WAITED_FOR, id="threads, waited for"),
         pytest.param(THREADS + LOST, id="threads, lost"),
