@@ -62,6 +62,16 @@ SILENT = """
     conninfo = f"host=127.0.0.1 port={silent.getsockname()[1]} user=x dbname=x"
 """
 
+# At its end asyncio.run() ends all tasks; after that the loop goes on for as long as an
+# executor is busy.
+LINGERING = """
+    import threading
+
+    def linger():
+        loop = asyncio.get_running_loop()
+        loop.run_in_executor(None, threading.Event().wait, 0.2)
+"""
+
 PROGRAMS = {
     "an open pool that is idle": THREADS
     + """
@@ -267,6 +277,30 @@ PROGRAMS = {
 
     asyncio.run(main())
     """,
+    "asyncio: an outage, and an executor that is waited for": TASKS
+    + UNLOGGED
+    + LINGERING
+    + """
+    async def main():
+        server.down()
+        await make_pool().open()
+        while server.connects < 2:
+            await asyncio.sleep(0)
+        server.hang("connect")
+        linger()
+
+    asyncio.run(main())
+    """,
+    "asyncio: checks in the background, and an executor that is waited for": TASKS
+    + LINGERING
+    + """
+    async def main():
+        await make_pool(check_after=0.02).open(wait=True)
+        server.hang("check")
+        linger()
+
+    asyncio.run(main())
+    """,
     "asyncio: a pool of connections whose server is silent": TASKS
     + UNLOGGED
     + SILENT
@@ -283,7 +317,23 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS.keys())
+BUG = pytest.mark.xfail(
+    reason="a task is made while asyncio.run() ends them all", strict=False
+)
+BROKEN = (
+    "asyncio: an outage, and an executor that is waited for",
+    "asyncio: checks in the background, and an executor that is waited for",
+    "asyncio: a pool of connections whose server is silent",
+)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        pytest.param(program, id=name, marks=[BUG] * (name in BROKEN))
+        for name, program in PROGRAMS.items()
+    ],
+)
 def test_a_program_that_does_not_clean_up_ends_at_once(program):
     program = dedent(program) + "\nprint('the end')\n"
 

@@ -7,6 +7,7 @@ leaks nothing (asyncio does the same with its timers, at three times the memory)
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -48,6 +49,13 @@ class Deadlines(Generic[T]):
             heapify(self._heap)
             self._removed = 0
         return True
+
+    def drop(self, unwanted: Callable[[T], bool]) -> None:
+        """Take out all items of a kind."""
+        for deadline in self._heap:
+            if deadline[2] is not None and unwanted(deadline[2]):
+                deadline[2] = None
+                self._removed += 1
 
     def due(self, now: float) -> list[T]:
         """Take out all items whose moment has come, in order."""

@@ -11,12 +11,29 @@ import os
 from collections.abc import Callable
 from threading import Condition, Thread, current_thread
 from time import monotonic
+from weakref import WeakMethod
 
 from .deadlines import Deadline, Deadlines
 
 log = logging.getLogger("edgepool.housekeeper")
 
 Callback = Callable[[], object]
+
+
+class WeakCallback:
+    """A callback that does not keep alive what it belongs to."""
+
+    def __init__(self, method: Callable[[], object]) -> None:
+        self.method = WeakMethod(method)
+
+    def __call__(self) -> None:
+        """Call back, if there is anybody left."""
+        if (method := self.method()) is not None:
+            method()
+
+
+def _is_abandoned(callback: Callback) -> bool:
+    return isinstance(callback, WeakCallback) and callback.method() is None
 
 
 class Housekeeper:
@@ -50,8 +67,14 @@ class Housekeeper:
         return cancelled
 
     def rest(self) -> None:
-        """If nothing is left to do, wait until the thread has gone."""
+        """If nothing is left to do, wait until the thread has gone.
+
+        What pools have left behind that were never closed, and are gone, is not left
+        to do.
+        """
         with self._condition:
+            self._deadlines.drop(_is_abandoned)
+            self._condition.notify()
             thread = self._thread
             if thread is current_thread() or self._deadlines.next < float("inf"):
                 return

@@ -8,14 +8,13 @@ from functools import partial
 from threading import TIMEOUT_MAX
 from time import monotonic
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
-from weakref import WeakMethod
 
 from .. import _flows
 from .._adapter import Adapter
 from .._core import Abort, Close, Command, Entry, PoolCore, PoolStatistics, Waiter
 from .._errors import refused
 from .deadlines import Deadline
-from .housekeeper import housekeeper
+from .housekeeper import WeakCallback, housekeeper
 from .workers import workers
 
 T = TypeVar("T")
@@ -231,7 +230,7 @@ class ThreadDriver(Generic[T]):
         if self._timer is not None:
             housekeeper.cancel(self._timer)
         self._timer_at = wake_at
-        self._timer = housekeeper.call_at(wake_at, _Weak(self._on_time))
+        self._timer = housekeeper.call_at(wake_at, WeakCallback(self._on_time))
 
     def _on_time(self) -> None:
         with self._mutex:
@@ -246,14 +245,3 @@ class ThreadDriver(Generic[T]):
                 self._timer, self._timer_at = None, float("inf")
         housekeeper.rest()
         workers.rest(id(self))
-
-
-class _Weak:
-    """A callback that does not keep its pool alive."""
-
-    def __init__(self, method: Callable[[], None]) -> None:
-        self._method = WeakMethod(method)
-
-    def __call__(self) -> None:
-        if (method := self._method()) is not None:
-            method()
