@@ -280,6 +280,19 @@ def test_a_permanent_error_refuses_who_waits_until_the_pool_is_ready():
     assert (Refusal.FAILED, REFUSED) == (waiter.refusal, waiter.cause)
 
 
+def test_who_came_while_the_connect_was_under_way_gets_another():
+    pool = Driven()
+    first = pool.wait()
+    pool.now = 1.0
+    second = pool.wait()
+
+    pool.fail_one(permanent=True)
+
+    assert (True, False) == (first.resolved, second.resolved)
+    pool.fail_one(permanent=True)
+    assert Refusal.FAILED is second.refusal
+
+
 def test_a_permanent_error_refuses_nobody_while_a_connection_is_established():
     pool = Driven(max_size=2)
     (entry,) = pool.lend(1)

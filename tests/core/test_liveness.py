@@ -97,30 +97,6 @@ def test_what_was_served_to_somebody_interrupted_is_no_proof():
     assert pool.core.examine(pool.now, entry)
 
 
-def test_what_goes_straight_on_after_a_brief_use_is_not_probed():
-    pool = Driven(max_size=1, probe_after=0.1, check_after=NEVER)
-    (entry,) = pool.lend(1)
-    pool.now = 10.0
-    entry.lent_at = 9.996
-    pool.wait()
-
-    pool.give_back(entry)
-
-    assert pool.now < entry.due_at
-
-
-def test_what_goes_straight_on_after_a_long_use_is_probed():
-    pool = Driven(max_size=1, probe_after=0.1, check_after=NEVER)
-    (entry,) = pool.lend(1)
-    pool.now = 10.0
-    entry.lent_at = 9.994
-    pool.wait()
-
-    pool.give_back(entry)
-
-    assert pool.now >= entry.due_at
-
-
 def test_what_comes_straight_from_its_connect_is_never_too_old():
     pool = Driven(max_lifetime=0.0)
     (entry,) = pool.lend(1)
@@ -174,6 +150,43 @@ def test_probe_after_0_makes_a_probe_due_at_each_borrow():
     pool.core.examine(0.0, entry)
 
     assert entry.due_at < 0.0
+
+
+def test_what_goes_straight_on_after_a_brief_use_is_not_probed():
+    pool = Driven(max_size=1, check_after=NEVER, probe_after=1.0)
+    (entry,) = pool.lend(1)
+    pool.now = 10.0
+    pool.give_back(entry)
+    pool.borrow()
+    pool.wait()
+
+    pool.now = 10.004
+    pool.give_back(entry)
+
+    assert 11.004 == entry.due_at
+
+
+def test_what_goes_straight_on_after_a_long_use_is_probed():
+    pool = Driven(max_size=1, check_after=NEVER, probe_after=1.0)
+    (entry,) = pool.lend(1)
+    pool.now = 10.0
+    pool.give_back(entry)
+    pool.borrow()
+    pool.wait()
+
+    pool.now = 10.006
+    pool.give_back(entry)
+
+    assert pool.now >= entry.due_at
+
+
+def test_a_drain_makes_an_examination_due():
+    pool = Driven(check_after=NEVER)
+    (entry,) = pool.lend(1)
+
+    pool.tell(pool.core.drain)
+
+    assert pool.now >= entry.due_at
 
 
 # --- found dead -------------------------------------------------------------------

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from edgepool._core import Connect, Refusal, State
-from support.core import REFUSED, Driven, served
+from edgepool._core import Connect, Refusal, State, Waiter
+from support.core import REFUSED, Driven, nobody_sleeps, served
 
 
 def exhausted(**settings):
@@ -204,6 +204,27 @@ def test_a_pool_that_refused_somebody_lends_as_usual_later():
     pool.give_back(entry)
 
     assert entry is pool.borrow()
+
+
+def test_whose_time_is_up_in_the_midst_of_a_borrow_is_refused():
+    pool = Driven(max_size=1)
+    waiter = Waiter(nobody_sleeps)
+
+    pool.tell(pool.core.overrun, waiter)
+
+    assert (True, Refusal.TIMEOUT) == (waiter.resolved, waiter.refusal)
+    assert [] == pool.woken
+
+
+def test_whose_time_is_up_in_the_midst_of_a_borrow_is_told_why_connecting_fails():
+    pool = Driven(max_size=1)
+    pool.wait()
+    pool.fail_one()
+    waiter = Waiter(nobody_sleeps)
+
+    pool.tell(pool.core.overrun, waiter)
+
+    assert REFUSED is waiter.cause
 
 
 def test_a_closed_pool_refuses_at_once():

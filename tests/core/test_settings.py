@@ -19,10 +19,12 @@ LIMITS = {
     "max_connecting": 1,
     "check_after": 0,
     "probe_after": 0,
+    "stagger": 0,
     "reconnect_timeout": 0,
 }
 
-TIMES = [name for name in LIMITS if name.endswith(("timeout", "after", "time", "idle"))]
+NUMBERS = ("min_size", "max_size", "max_waiting", "max_connecting")
+TIMES = [name for name in LIMITS if name not in NUMBERS]
 
 
 def make(name, value):
@@ -91,9 +93,10 @@ def test_the_defaults_are_psycopg_pools():
 def test_the_defaults_that_psycopg_pool_does_not_have():
     settings = Settings()
 
-    assert (10, 0.0, NEVER, True) == (
+    assert (10, 0.0, NEVER, 0.0, True) == (
         settings.max_connecting,
         settings.check_after,
         settings.probe_after,
+        settings.stagger,
         settings.keep_idle,
     )

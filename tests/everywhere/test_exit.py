@@ -277,63 +277,10 @@ PROGRAMS = {
 
     asyncio.run(main())
     """,
-    "asyncio: an outage, and an executor that is waited for": TASKS
-    + UNLOGGED
-    + LINGERING
-    + """
-    async def main():
-        server.down()
-        await make_pool().open()
-        while server.connects < 2:
-            await asyncio.sleep(0)
-        server.hang("connect")
-        linger()
-
-    asyncio.run(main())
-    """,
-    "asyncio: checks in the background, and an executor that is waited for": TASKS
-    + LINGERING
-    + """
-    async def main():
-        await make_pool(check_after=0.02).open(wait=True)
-        server.hang("check")
-        linger()
-
-    asyncio.run(main())
-    """,
-    "asyncio: a pool of connections whose server is silent": TASKS
-    + UNLOGGED
-    + SILENT
-    + """
-    async def main():
-        pool = AsyncConnectionPool(conninfo, min_size=1)
-        await pool.open()
-        return await asyncio.get_running_loop().run_in_executor(None, silent.accept)
-
-    accepted, _ = asyncio.run(main())
-    accepted.close()
-    silent.close()
-    """,
 }
 
 
-BUG = pytest.mark.xfail(
-    reason="a task is made while asyncio.run() ends them all", strict=False
-)
-BROKEN = (
-    "asyncio: an outage, and an executor that is waited for",
-    "asyncio: checks in the background, and an executor that is waited for",
-    "asyncio: a pool of connections whose server is silent",
-)
-
-
-@pytest.mark.parametrize(
-    "program",
-    [
-        pytest.param(program, id=name, marks=[BUG] * (name in BROKEN))
-        for name, program in PROGRAMS.items()
-    ],
-)
+@pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS.keys())
 def test_a_program_that_does_not_clean_up_ends_at_once(program):
     program = dedent(program) + "\nprint('the end')\n"
 

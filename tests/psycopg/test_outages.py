@@ -78,7 +78,7 @@ async def test_an_outage_under_load_fails_only_what_was_in_flight(
         # Not one request failed from then on, nor while there was no server.
         assert in_flight == busy.errors
 
-    assert sessions_of(server, "pool") == 0
+    await eventually(lambda: sessions_of(server, "pool") == 0)
 
 
 @pytest.mark.parametrize("way", ["fast", "kill"])
