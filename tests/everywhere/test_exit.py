@@ -62,16 +62,6 @@ SILENT = """
     conninfo = f"host=127.0.0.1 port={silent.getsockname()[1]} user=x dbname=x"
 """
 
-# At its end asyncio.run() ends all tasks; after that the loop goes on for as long as an
-# executor is busy.
-LINGERING = """
-    import threading
-
-    def linger():
-        loop = asyncio.get_running_loop()
-        loop.run_in_executor(None, threading.Event().wait, 0.2)
-"""
-
 PROGRAMS = {
     "an open pool that is idle": THREADS
     + """

@@ -26,7 +26,7 @@ from .commands import Alarm
 from .entry import ALWAYS, NEVER, Entry, Reason, Refusal, State, Waiter
 from .planner import Planner
 from .settings import Settings
-from .statistics import PoolStatistics
+from .statistics import PoolStatistics, snapshot
 
 T = TypeVar("T")
 
@@ -451,31 +451,6 @@ class PoolCore(Planner[T]):
 
     def statistics(self) -> PoolStatistics:
         """Take a snapshot."""
-        ledger, c = self._ledger, self._counters
-        idle = len(ledger.idle)
-        away = ledger.checking + ledger.resetting
-        borrows = c.borrows + sum(entry.borrows for entry in ledger.entries)
-        usage_time = c.usage_time + sum(e.usage_time for e in ledger.entries)
-        return PoolStatistics(
-            min_size=self.settings.min_size,
-            max_size=self.settings.max_size,
-            size=len(ledger.entries),
-            in_use=ledger.established - idle - away,
-            idle=idle,
-            opening=ledger.connecting,
-            closing=ledger.closing,
-            checking=ledger.checking,
-            resetting=ledger.resetting,
-            waiting=len(self._queue.waiting),
-            requests=borrows + c.refused,
-            requests_queued=c.queued,
-            requests_errors=c.refused,
-            wait_time=c.wait_time,
-            usage_time=usage_time,
-            bad_returns=c.bad_returns,
-            connects=c.connects,
-            connect_errors=c.connect_errors,
-            connect_time=c.connect_time,
-            lost=c.lost,
-            failing_since=self._outage.since,
+        return snapshot(
+            self.settings, self._ledger, self._queue, self._outage, self._counters
         )

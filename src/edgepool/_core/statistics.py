@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .entry import Entry
+
+if TYPE_CHECKING:
+    from .ledger import Ledger
+    from .outage import Outage
+    from .queue import WaitQueue
+    from .settings import Settings
 
 
 class Counters:
@@ -78,3 +84,40 @@ class PoolStatistics(NamedTuple):
     """Connections that the pool found dead."""
     failing_since: float | None
     """Since when connecting fails, on the pool's clock; None while it works."""
+
+
+def snapshot(
+    settings: Settings,
+    ledger: Ledger[Any],
+    queue: WaitQueue[Any],
+    outage: Outage,
+    counters: Counters,
+) -> PoolStatistics:
+    """Take a snapshot of the parts of a core."""
+    idle = len(ledger.idle)
+    away = ledger.checking + ledger.resetting
+    borrows = counters.borrows + sum(entry.borrows for entry in ledger.entries)
+    usage_time = counters.usage_time + sum(e.usage_time for e in ledger.entries)
+    return PoolStatistics(
+        min_size=settings.min_size,
+        max_size=settings.max_size,
+        size=len(ledger.entries),
+        in_use=ledger.established - idle - away,
+        idle=idle,
+        opening=ledger.connecting,
+        closing=ledger.closing,
+        checking=ledger.checking,
+        resetting=ledger.resetting,
+        waiting=len(queue.waiting),
+        requests=borrows + counters.refused,
+        requests_queued=counters.queued,
+        requests_errors=counters.refused,
+        wait_time=counters.wait_time,
+        usage_time=usage_time,
+        bad_returns=counters.bad_returns,
+        connects=counters.connects,
+        connect_errors=counters.connect_errors,
+        connect_time=counters.connect_time,
+        lost=counters.lost,
+        failing_since=outage.since,
+    )
