@@ -370,7 +370,7 @@ def test_a_connection_is_returned_and_borrowed_in_the_midst_of_something(event):
     interleave(exhausted, event, i_return, somebody_borrows)
 
 
-@pytest.mark.parametrize("event", more(*EVENTS))
+@pytest.mark.parametrize("event", [somebody_waits, *more(*EVENTS)])
 def test_a_connection_is_borrowed_and_returned_in_the_midst_of_something(event):
     interleave(spare, event, somebody_borrows, i_return)
 
