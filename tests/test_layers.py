@@ -19,13 +19,17 @@ ROOT = Path(edgepool.__file__).parent
 LAYERS = {
     "_core": set(),
     "_adapter": set(),
-    "_errors": {"_core"},
+    "_places": {"_core"},
+    "_errors": {"_core", "_places"},
     "_flows": {"_adapter", "_core"},
-    "_drivers": {"_adapter", "_core", "_errors", "_flows"},
+    "_drivers": {"_adapter", "_core", "_errors", "_flows", "_places"},
     "_face": {"_core", "_errors"},
     "_sync": {"_adapter", "_core", "_drivers", "_face", "_flows"},
     "_async": {"_adapter", "_core", "_drivers", "_face", "_flows"},
-    "psycopg": {"_adapter", "_async", "_core", "_face", "_flows", "_sync"},
+    "psycopg": {
+        *("_adapter", "_async", "_core", "_drivers", "_face", "_flows", "_places"),
+        "_sync",
+    },
     "__init__": {"_adapter", "_async", "_core", "_errors", "_sync", "psycopg"},
     # Beside the pool, not in it.
     "testing": set(),

@@ -3,12 +3,19 @@
 from ._adapter import Adapter, AsyncAdapter, PermanentError, Watchful
 from ._async import AsyncLease, AsyncPool
 from ._core import PoolStatistics
-from ._errors import ConnectFailed, PoolClosed, PoolTimeout, TooManyRequests
+from ._errors import (
+    ConnectFailed,
+    NestedBorrow,
+    PoolClosed,
+    PoolTimeout,
+    TooManyRequests,
+)
 from ._sync import Lease, Pool
 from .psycopg import (
     AsyncConnectionPool,
     AsyncNullConnectionPool,
     ConnectionPool,
+    ConnectionReturned,
     NullConnectionPool,
 )
 
@@ -21,7 +28,9 @@ __all__ = [
     "AsyncPool",
     "ConnectFailed",
     "ConnectionPool",
+    "ConnectionReturned",
     "Lease",
+    "NestedBorrow",
     "NullConnectionPool",
     "PermanentError",
     "Pool",

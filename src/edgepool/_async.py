@@ -1,9 +1,12 @@
 """AsyncPool: the pool of anything, for asyncio."""
 
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import logging
 from inspect import isawaitable
+from sys import _getframe
 from types import TracebackType
 from typing import Generic, TypeVar
 
@@ -12,7 +15,7 @@ from typing_extensions import Self
 from . import _flows
 from ._adapter import AsyncAdapter
 from ._core import Entry, PoolCore
-from ._drivers.tasks import TaskDriver
+from ._drivers.tasks import TaskDriver, task_of
 from ._face import Face
 
 T = TypeVar("T")
@@ -33,10 +36,16 @@ class AsyncLease(Generic[T]):
     async def __aenter__(self) -> T:
         driver = self._driver
         now = driver.clock()
-        entry = driver.core.borrow(now)
+        owner = id(task_of(driver.loop))
+        entry = driver.core.borrow(now, owner)
         if entry is None or now >= entry.due_at:
-            entry = await driver.settle(entry, now, self._timeout)
+            entry = await driver.settle(entry, now, self._timeout, owner)
         self._entry = entry
+        if driver.tracker is None:
+            frame, note = _getframe(1), entry.tether.note
+            note.code, note.offset = frame.f_code, frame.f_lasti
+        else:
+            driver.tracker.note(entry.tether, 1)
         return entry.resource
 
     async def __aexit__(self, *exc_info: object) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import psycopg_pool
 
 from ._core import PoolStatistics, Refusal, Waiter
+from ._places import place, place_of_caller
 
 
 class PoolClosed(psycopg_pool.PoolClosed):
@@ -68,6 +69,17 @@ class ConnectFailed(PoolTimeout):
     __module__ = "edgepool"
 
 
+class NestedBorrow(PoolTimeout):
+    """The caller would have waited for itself.
+
+    All connections are held by threads or tasks that wait for one, the caller among
+    them; so nobody could be served before somebody gives up. Says where the caller has
+    borrowed what it holds, and where it has asked for another.
+    """
+
+    __module__ = "edgepool"
+
+
 def refused(
     waiter: Waiter[Any], name: str, statistics: PoolStatistics, waited: float
 ) -> PoolClosed | TooManyRequests | PoolTimeout:
@@ -78,6 +90,15 @@ def refused(
     elif waiter.refusal is Refusal.FULL:
         error = TooManyRequests(
             f"the pool {name!r} has already {statistics.waiting} requests waiting"
+        )
+    elif waiter.held is not None:
+        held = place(waiter.held.note)
+        error = NestedBorrow(
+            f"all connections of the pool {name!r} are held by those who wait for one;"
+            f" this borrower holds what was borrowed at {held},"
+            f" and asks for another at {place_of_caller()}",
+            statistics,
+            waited,
         )
     elif waiter.refusal is Refusal.FAILED:
         error = ConnectFailed(

@@ -13,6 +13,7 @@ from ._core import (
     NEVER,
     PROBE_AFTER,
     STAGGER,
+    Nested,
     PoolCore,
     PoolStatistics,
     Refusal,
@@ -38,6 +39,8 @@ class Engine(Protocol[T]):
     def core(self) -> PoolCore[T]: ...
 
     def start(self) -> None: ...
+
+    def track_borrows(self) -> None: ...
 
     def tell(
         self, event: Callable[Concatenate[float, P], R], *args: P.args, **kw: P.kwargs
@@ -74,6 +77,11 @@ class Face(Generic[T, A]):
             `reconnect_failed` is called. The pool goes on trying in any case.
         reconnect_failed: called with the pool when connecting has failed for so long,
             and again each time that it has failed for so long again.
+        nested: what becomes of a thread or task that would wait for itself, since all
+            resources are lent to those who wait for one. "error": it is refused at
+            once; "wait": it waits for its timeout.
+        track_borrows: note who borrows what, and where: for the warnings about what
+            was never returned.
 
     Raises:
         ValueError: an argument is out of range; says which, its value and the limit.
@@ -99,6 +107,8 @@ class Face(Generic[T, A]):
         check_after: float = 0.0,
         reconnect_timeout: float = 5 * 60.0,
         reconnect_failed: Callable[[Any], object] | None = None,
+        nested: Nested = "error",
+        track_borrows: bool = False,
     ) -> None:
         min_size, max_size = self._sizes(min_size, max_size)
         settings = Settings(
@@ -113,8 +123,9 @@ class Face(Generic[T, A]):
             probe_after=PROBE_AFTER if hasattr(adapter, "is_alive") else NEVER,
             stagger=STAGGER,
             reconnect_timeout=reconnect_timeout,
+            nested=nested,
         )
-        self._set_up(adapter, settings, open, name, reconnect_failed)
+        self._set_up(adapter, settings, open, name, reconnect_failed, track_borrows)
 
     def _set_up(
         self,
@@ -123,11 +134,14 @@ class Face(Generic[T, A]):
         open: bool | None,
         name: str | None,
         reconnect_failed: Callable[[Any], object] | None,
+        track_borrows: bool,
     ) -> None:
         self._open_lazily = open is None
         self._reconnect_failed = reconnect_failed
         core = PoolCore[T](settings, jitter=random)
         self._start_engine(name or f"pool-{next(Face._numbers)}", core, adapter)
+        if track_borrows:
+            self._driver.track_borrows()
         if open:
             self._open()
 
@@ -264,6 +278,15 @@ class Face(Generic[T, A]):
     @reconnect_timeout.setter
     def reconnect_timeout(self, value: float) -> None:
         self._configure_core(reconnect_timeout=value)
+
+    @property
+    def nested(self) -> Nested:
+        """What becomes of who would wait for himself: "error" or "wait"."""
+        return self._driver.core.settings.nested
+
+    @nested.setter
+    def nested(self, value: Nested) -> None:
+        self._configure_core(nested=value)
 
     def statistics(self) -> PoolStatistics:
         """Return a snapshot of the pool."""

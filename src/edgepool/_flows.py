@@ -43,10 +43,12 @@ CHECK_AT_ONCE = 1.0
 
 
 class Patience(NamedTuple):
-    """Since when a borrower has waited, and until when he may."""
+    """Since when a borrower has waited, until when he may, and who that is."""
 
     since: float
     until: float
+    owner: object
+    """The identity of a thread or task; None: any may return what is borrowed."""
 
 
 class Driver(Protocol[T]):
@@ -58,6 +60,8 @@ class Driver(Protocol[T]):
     core: PoolCore[T]
     is_alive: Callable[[T], bool]
     clock: Callable[[], float]
+    introduce: Callable[[Entry[T], T], None]
+    """Make an entry and its new resource known to each other, if that is wanted."""
 
     @property
     def adapter(self) -> AsyncAdapter[T]:
@@ -135,7 +139,7 @@ async def instead_of_dead(
 
 
 async def _another(driver: Driver[T], patience: Patience) -> Entry[T]:
-    entry = driver.core.borrow(driver.clock())
+    entry = driver.core.borrow(driver.clock(), patience.owner)
     return entry or await driver.wait(patience, again=True)
 
 
@@ -216,6 +220,7 @@ async def _connect(driver: Driver[T], entry: Entry[T]) -> None:
         return
     ended = driver.clock()
     driver.faces.clear()
+    driver.introduce(entry, resource)
     driver.tell(core.connected, entry, resource, ended - started)
     if failing_since is not None:
         lasted = ended - failing_since

@@ -1,8 +1,12 @@
 """Pool: the pool of anything, for threads."""
 
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import logging
+from _thread import get_ident
+from sys import _getframe
 from types import TracebackType
 from typing import Generic, TypeVar
 
@@ -32,10 +36,16 @@ class Lease(Generic[T]):
     def __enter__(self) -> T:
         driver = self._driver
         now = driver.clock()
-        entry = driver.core.borrow(now)
+        owner = get_ident()
+        entry = driver.core.borrow(now, owner)
         if entry is None or now >= entry.due_at:
-            entry = driver.settle(entry, now, self._timeout)
+            entry = driver.settle(entry, now, self._timeout, owner)
         self._entry = entry
+        if driver.tracker is None:
+            frame, note = _getframe(1), entry.tether.note
+            note.code, note.offset = frame.f_code, frame.f_lasti
+        else:
+            driver.tracker.note(entry.tether, 1)
         return entry.resource
 
     def __exit__(self, *exc_info: object) -> None:

@@ -13,6 +13,7 @@ import pytest
 from drivers.world import call, run_blocking
 
 from edgepool import AsyncConnectionPool, ConnectionPool
+from edgepool._core import Entry, Tether
 from edgepool.testing import AsyncFakeAdapter, FakeAdapter, FakeServer
 
 
@@ -22,6 +23,12 @@ class Fake:
     def __init__(self, adapter):
         self.server = FakeServer()
         self.adapter = adapter(self.server)
+
+    async def connect(self):
+        return await call(self.adapter.connect)
+
+    def now(self, session):
+        return session
 
     async def use(self, session):
         session.dirty = True
@@ -48,6 +55,19 @@ class Real:
         self.pool = pool_class(conninfo, open=False)
         self.adapter = self.pool._adapter
         self._admin = admin
+
+    async def connect(self):
+        """Connect, and lend it, so that it can be used."""
+        self._entry = entry = Entry(0.0, 0.0, False)
+        entry.tether = Tether(entry, lambda tether: None)
+        entry.resource = conn = await call(self.adapter.connect)
+        self.adapter.introduce(entry, conn)
+        conn.pgconn = conn.pgconn.find()
+        return conn
+
+    def now(self, conn):
+        """Give the object that stands for it by now."""
+        return self._entry.resource
 
     async def use(self, conn):
         await call(conn.execute, "select 1")
@@ -90,11 +110,12 @@ def run(kind):
 def test_a_new_resource_is_clean_and_alive(run, other_side):
     async def test():
         adapter = other_side.adapter
-        resource = await call(adapter.connect)
+        resource = await other_side.connect()
 
         assert adapter.is_clean(resource)
         assert adapter.is_alive(resource)
         await call(adapter.check, resource)
+        resource = other_side.now(resource)
         assert adapter.is_clean(resource)
 
         await call(adapter.close, resource)
@@ -105,12 +126,13 @@ def test_a_new_resource_is_clean_and_alive(run, other_side):
 def test_a_used_resource_is_clean_after_a_reset(run, other_side):
     async def test():
         adapter = other_side.adapter
-        resource = await call(adapter.connect)
+        resource = await other_side.connect()
         await other_side.use(resource)
 
         assert not adapter.is_clean(resource)
         assert adapter.is_alive(resource)
         assert await call(adapter.reset, resource)
+        resource = other_side.now(resource)
         assert adapter.is_clean(resource)
 
         await call(adapter.close, resource)
@@ -121,7 +143,7 @@ def test_a_used_resource_is_clean_after_a_reset(run, other_side):
 def test_a_resource_that_the_server_has_ended_is_not_alive(run, other_side):
     async def test():
         adapter = other_side.adapter
-        resource = await call(adapter.connect)
+        resource = await other_side.connect()
         other_side.kill(resource)
 
         assert not adapter.is_alive(resource)
@@ -134,7 +156,7 @@ def test_a_resource_that_the_server_has_ended_is_not_alive(run, other_side):
 def test_a_check_of_a_resource_that_the_server_has_ended_fails(run, other_side):
     async def test():
         adapter = other_side.adapter
-        resource = await call(adapter.connect)
+        resource = await other_side.connect()
         other_side.kill(resource)
 
         with pytest.raises((OSError, psycopg.OperationalError)):
@@ -150,7 +172,7 @@ def test_a_resource_that_the_borrower_has_closed_is_neither_clean_nor_alive(
 ):
     async def test():
         adapter = other_side.adapter
-        resource = await call(adapter.connect)
+        resource = await other_side.connect()
         await call(resource.close)
 
         assert not adapter.is_clean(resource)
@@ -164,7 +186,7 @@ def test_a_resource_that_the_borrower_has_closed_is_neither_clean_nor_alive(
 def test_a_closed_resource_is_not_alive(run, other_side):
     async def test():
         adapter = other_side.adapter
-        resource = await call(adapter.connect)
+        resource = await other_side.connect()
 
         await call(adapter.close, resource)
 
@@ -182,7 +204,7 @@ def test_who_waits_for_the_server_is_cut_off_by_an_abort(run, other_side):
 
     async def test():
         adapter = other_side.adapter
-        resource = await call(adapter.connect)
+        resource = await other_side.connect()
         aborting = Thread(target=abort_from_another_thread, args=[resource])
         aborting.start()
 

@@ -191,7 +191,9 @@ async def test_what_is_cut_off_is_closed_when_nobody_uses_it_any_more(world):
 
 
 def make_pool(server, **settings):
-    return AsyncPool(AsyncFakeAdapter(server), **{"min_size": 1} | settings)
+    return AsyncPool(
+        AsyncFakeAdapter(server), **{"min_size": 1, "nested": "wait"} | settings
+    )
 
 
 async def lend(pool, timeout=None):
@@ -288,10 +290,8 @@ def test_what_was_borrowed_in_a_closed_event_loop_takes_no_place():
     server = FakeServer()
     pool = make_pool(server)
 
-    async def borrow_for_ever():
-        return await pool.borrow().__aenter__()
-
-    session = asyncio.run(borrow_for_ever())
+    lease = pool.borrow()
+    session = asyncio.run(lease.__aenter__())
 
     assert 2 == asyncio.run(lend_and_close(pool))
     assert not session.alive

@@ -33,7 +33,8 @@ NEVER = float("inf")
 
 
 def make_pool(server, **settings):
-    return Pool(FakeAdapter(server), **{"min_size": 1, "open": True} | settings)
+    settings = {"min_size": 1, "open": True, "nested": "wait"} | settings
+    return Pool(FakeAdapter(server), **settings)
 
 
 def lend(pool, timeout=PATIENCE):

@@ -114,7 +114,8 @@ class World:
 
     def pool(self, **settings):
         """Make a pool of the fake server's sessions; not open yet."""
-        settings = {"min_size": 1, "open": False} | settings
+        # Who tests is one thread, or one task, and borrows again and again.
+        settings = {"min_size": 1, "open": False, "nested": "wait"} | settings
         pool = self.Pool(self.Adapter(self.server), **settings)
         self.pools.append(pool)
         self.allowed += pool.max_size

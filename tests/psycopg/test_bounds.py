@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from contextlib import suppress
+from weakref import WeakSet
 
 import psycopg
 
@@ -17,7 +18,7 @@ WORKERS = 12
 
 
 def witness_of(colour):
-    """Make a connection class that keeps count of its instances, and of their ends.
+    """Make a connection class that keeps count of its sessions, and of their ends.
 
     `open` is how many there are from before the connect to after the close. `told` has
     the server processes that were told to end: they take a moment to do it.
@@ -38,11 +39,13 @@ def witness_of(colour):
                 told.add(self.pgconn.backend_pid)
 
         def gone(self):
-            if not getattr(self, "counted_out", False):
-                self.counted_out = True
+            # Each session once: several objects may have stood for it.
+            if self.pgconn not in ended:
+                ended.add(self.pgconn)
                 self.count(-1)
 
     Witness.told = told = set()
+    ended = WeakSet()
     if colour.asynchronous:
 
         async def connect(cls, conninfo="", **kwargs):

@@ -63,7 +63,7 @@ async def test_close_serves_who_waits(pool_of):
         waiting = await waiter(pool)
         await result(conn.close())
 
-        assert await waiting is conn
+        assert pid(await waiting) == pid(conn)
 
         await result(conn.close())
 

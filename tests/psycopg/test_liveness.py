@@ -30,7 +30,8 @@ def lost(pool):
 async def has_news(*conns):
     """Wait until something has arrived on the socket of each idle connection."""
     await past_grace()
-    return all(select.select([conn.fileno()], [], [], PATIENCE)[0] for conn in conns)
+    sockets = [conn.info.pgconn.find().socket for conn in conns]
+    return all(select.select([each], [], [], PATIENCE)[0] for each in sockets)
 
 
 async def use(pool):
@@ -153,12 +154,13 @@ async def test_what_the_network_cuts_is_not_served(colour, proxy):
         assert proxy.connects == 6
 
 
-async def test_what_the_borrower_closed_is_not_served(colour, conninfo, sessions):
-    """The last one that had it may still close it, after its return."""
+async def test_what_somebody_has_ended_on_this_side_is_not_served(colour, conninfo):
+    """Not by `close`, which is refused after the return: by libpq's own object."""
     async with colour.pool(conninfo, min_size=1) as pool:
         conn = await result(pool.getconn())
+        pgconn = conn.pgconn
         await result(pool.putconn(conn))
-        await result(conn.close())
+        pgconn.finish()
         await past_grace()
 
         assert await use(pool) == 1
@@ -190,10 +192,14 @@ async def test_a_handler_hears_the_notification_that_came_while_idle(
     colour, conninfo, admin
 ):
     heard = []
-    async with colour.pool(conninfo, min_size=1) as pool:
+
+    async def configure(conn):
+        conn.add_notify_handler(lambda notify: heard.append(notify.payload))
+
+    arguments = {"min_size": 1, "configure": colour.callback(configure)}
+    async with colour.pool(conninfo, **arguments) as pool:
         async with entered(pool.connection()) as conn:
             await listen(conn)
-            conn.add_notify_handler(lambda notify: heard.append(notify.payload))
         admin.execute("notify news, 'hello'")
 
         assert await has_news(conn)

@@ -324,7 +324,7 @@ async def test_what_putconn_rolls_back_is_clean_for_who_waits(colour, conninfo, 
         await result(pool.putconn(conn))
         served = await waiting
 
-        assert served is conn
+        assert pid(served) == pid(conn)
         assert served.info.transaction_status == TransactionStatus.IDLE
 
         await result(served.commit())

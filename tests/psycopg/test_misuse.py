@@ -176,7 +176,7 @@ async def test_a_block_whose_connection_is_somebody_elses_by_now_returns_nothing
                 await result(pool.putconn(conn))
                 somebody_elses = await result(pool.getconn())
 
-        assert somebody_elses is conn
+        assert await fetch(somebody_elses, "select 1") == 1
         assert pool.get_stats()["pool_available"] == 0
 
         await result(pool.putconn(somebody_elses))

@@ -225,7 +225,7 @@ class World:
         """Let a client come now."""
         client = Client(self.now, hold, patience)
         self.clients.append(client)
-        self._borrow(client, self.core.borrow(self.now))
+        self._borrow(client, self.core.borrow(self.now, None))
         return client
 
     def crowd(
@@ -258,7 +258,7 @@ class World:
                 for suspect in self.tell(core.lost, entry):
                     alive = suspect.resource.alive
                     self.tell(core.checked, suspect, alive, False)
-            entry, again = core.borrow(self.now), True
+            entry, again = core.borrow(self.now, None), True
         self._wait(client, again)
 
     def _is_alive(self, entry: Entry[Session]) -> bool:

@@ -128,9 +128,9 @@ class Driven:
             if entry.state is State.GONE:
                 del self.states[entry]
 
-    def borrow(self) -> Entry[Resource] | None:
+    def borrow(self, owner: object = None) -> Entry[Resource] | None:
         """Take an idle entry, if there is one for a newcomer."""
-        entry = self.core.borrow(self.now)
+        entry = self.core.borrow(self.now, owner)
         self.note_steps()
         return entry
 
@@ -141,9 +141,9 @@ class Driven:
         if follow_up is not None:
             self.tell(follow_up, entry)
 
-    def wait(self, again: bool = False) -> Waiter[Resource]:
+    def wait(self, again: bool = False, owner: object = None) -> Waiter[Resource]:
         """Put somebody into the queue."""
-        waiter = Waiter[Resource](nobody_sleeps)
+        waiter = Waiter[Resource](nobody_sleeps, owner)
         self.tell(self.core.enqueue, waiter, again)
         return waiter
 

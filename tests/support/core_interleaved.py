@@ -231,7 +231,7 @@ class Contended(Driven):
 
     def borrow(self) -> Entry[Resource] | None:
         """Borrow; wait if there is nothing."""
-        entry = self.core.borrow(self.now)
+        entry = self.core.borrow(self.now, None)
         if entry is None:
             self.wait()
         else:

@@ -7,8 +7,8 @@ what is to be done about them: commands for I/O, and waiters who have an answer.
 
 from .commands import Abort, Alarm, Check, Close, Command, Connect, Reset
 from .core import PoolCore
-from .entry import NEVER, Entry, Reason, Refusal, State, Waiter
-from .settings import PROBE_AFTER, STAGGER, Settings
+from .entry import NEVER, Entry, Note, Reason, Refusal, State, Tether, Waiter
+from .settings import PROBE_AFTER, STAGGER, Nested, Settings
 from .statistics import PoolStatistics
 
 __all__ = [
@@ -22,6 +22,8 @@ __all__ = [
     "Command",
     "Connect",
     "Entry",
+    "Nested",
+    "Note",
     "PoolCore",
     "PoolStatistics",
     "Reason",
@@ -29,5 +31,6 @@ __all__ = [
     "Reset",
     "Settings",
     "State",
+    "Tether",
     "Waiter",
 ]

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from typing import TypeAlias, TypeVar
 
 from .commands import Alarm
-from .entry import ALWAYS, NEVER, Entry, Reason, Refusal, State, Waiter
+from .entry import ALWAYS, NEVER, Entry, Reason, Refusal, State, Tether, Waiter
 from .planner import Planner
 from .settings import Settings
 from .statistics import PoolStatistics, snapshot
@@ -44,6 +44,11 @@ BRIEF = 0.005
 ReturnEvent: TypeAlias = Callable[[float, Entry[T]], None]
 
 
+def _is_lent(tether: Tether[T]) -> bool:
+    entry = tether()
+    return entry is not None and entry.state is IN_USE
+
+
 class PoolCore(Planner[T]):
     """The decisions of one pool. See the module's docstring for the rules.
 
@@ -54,11 +59,15 @@ class PoolCore(Planner[T]):
 
     # --- borrow and return: the hot pair ------------------------------------------
 
-    def borrow(self, now: float) -> Entry[T] | None:
+    def borrow(self, now: float, owner: object) -> Entry[T] | None:
         """Take the warmest idle entry, or None: then the driver calls `enqueue`.
 
         Nothing is taken while anybody waits, so a newcomer overtakes nobody. The caller
         examines the entry if `now >= entry.due_at`. May run at any time.
+
+        Args:
+            now: the time.
+            owner: which thread or task holds it from now on; None if it may be any.
         """
         if not self._calm:
             return None
@@ -66,9 +75,11 @@ class PoolCore(Planner[T]):
             entry = self._pop_idle()
         except IndexError:
             return None
+        tether = entry.tether
+        tether.owner = owner  # first: what is in use must not seem to be the last one's
         entry.state = IN_USE
         entry.lent_at = now
-        entry.borrows += 1
+        tether.borrows += 1
         return entry
 
     def give_back(self, now: float, entry: Entry[T]) -> ReturnEvent[T] | None:
@@ -87,7 +98,7 @@ class PoolCore(Planner[T]):
         expires_at = entry.expires_at
         if not (self._calm and now < expires_at):
             return self.returned
-        entry.usage_time += now - entry.lent_at
+        entry.tether.usage_time += now - entry.lent_at
         entry.idle_since = entry.proven_at = now
         entry.state = IDLE
         self._push_idle(entry)
@@ -149,7 +160,7 @@ class PoolCore(Planner[T]):
 
     def _keep(self, now: float, entry: Entry[T]) -> bool:
         """Tell whether a returned entry may stay; send away the one that may not."""
-        entry.usage_time += now - entry.lent_at
+        entry.tether.usage_time += now - entry.lent_at
         entry.idle_since = now
         if self._ledger.left(entry):
             return False
@@ -189,7 +200,7 @@ class PoolCore(Planner[T]):
 
     def overdue(self, now: float, entry: Entry[T]) -> None:
         """Retire a borrowed entry that is over its age before anybody used it."""
-        entry.borrows -= 1
+        entry.tether.borrows -= 1
         if self._ledger.left(entry):
             return
         self._retire(entry, self._why_expired(entry))
@@ -202,7 +213,7 @@ class PoolCore(Planner[T]):
         its siblings too. The caller probes those returned, at once and without a round
         trip, and reports each through `checked`.
         """
-        entry.borrows -= 1
+        entry.tether.borrows -= 1
         self._counters.lost += 1
         if self._ledger.left(entry):
             return []
@@ -231,7 +242,7 @@ class PoolCore(Planner[T]):
         """
         if self._ledger.left(entry):
             return
-        self._ledger.checking -= 1
+        self._ledger.back(entry)
         if not alive:
             self._counters.lost += 1
             self._retire(entry, Reason.LOST)
@@ -245,7 +256,7 @@ class PoolCore(Planner[T]):
         """Take back an entry after its reset."""
         if self._ledger.left(entry):
             return
-        self._ledger.resetting -= 1
+        self._ledger.back(entry)
         if clean:
             entry.proven_at = now
             self._restore(entry)
@@ -282,15 +293,37 @@ class PoolCore(Planner[T]):
         if self._outage.since is not None:
             self._outage.hurry()
         ledger = self._ledger
-        if ledger.idle or len(ledger.entries) < self.settings.max_size:
+        if ledger.idle or ledger.size < self.settings.max_size:
             self._plan(now)
             if waiter.resolved:
                 return
+        elif (held := self._deadlock(waiter)) is not None:
+            waiter.held = held
+            self._queue.remove(now, waiter, Refusal.NESTED, None)
+            self._calm = self._is_calm()
+            return
         if not again and limit and len(self._queue.waiting) > limit:
             self._queue.remove(now, waiter, Refusal.FULL, self._outage.error)
             self._calm = self._is_calm()
         elif not again:
             self._counters.queued += 1
+
+    def _deadlock(self, waiter: Waiter[T]) -> Tether[T] | None:
+        """Return what a newcomer holds if he would have to wait for himself.
+
+        So it is if every place is lent to somebody who waits, and he closes the ring.
+        """
+        owner = waiter.owner
+        if owner is None or self.settings.nested != "error":
+            return None
+        for held in self._ledger.tethers:
+            if held.owner == owner and _is_lent(held):
+                break
+        else:
+            return None
+        waiting = {other.owner for other in self._queue.waiting}
+        ring = all(t.owner in waiting and _is_lent(t) for t in self._ledger.tethers)
+        return held if ring else None
 
     def time_out(self, now: float, waiter: Waiter[T]) -> None:
         """Take a waiter out of the queue, in O(1), unless it was just served."""
@@ -322,10 +355,11 @@ class PoolCore(Planner[T]):
     def connected(self, now: float, entry: Entry[T], resource: T, took: float) -> None:
         """Take in a new connection: for the first waiter, or idle."""
         entry.resource = resource
+        entry.connected = True
         self._counters.connect_time += took
         if self._ledger.left(entry):
             return
-        self._ledger.connecting -= 1
+        self._ledger.back(entry)
         self._outage.over()
         if entry.expires_at > ALWAYS:  # else it was drained while it connected
             life = self.settings.max_lifetime
@@ -345,7 +379,6 @@ class PoolCore(Planner[T]):
         self._counters.connect_errors += 1
         if self._ledger.left(entry):
             return
-        self._ledger.connecting -= 1
         self._ledger.forget(entry)
         if self.open:
             if entry.inherited:
@@ -362,10 +395,29 @@ class PoolCore(Planner[T]):
 
     def was_closed(self, now: float, entry: Entry[T]) -> None:
         """Free the place of a closed entry."""
-        if entry in self._ledger.entries:  # else `abort` has freed it already
-            self._ledger.closing -= 1
+        if entry.tether in self._ledger.tethers:  # else `abort` has freed it already
             self._ledger.forget(entry)
             self._plan(now)
+
+    def collect(self, now: float) -> list[Tether[T]]:
+        """Free the places of entries that are no more: nobody can return them.
+
+        Returns:
+            The tethers of those that were lent.
+        """
+        leaked: list[Tether[T]] = []
+        while self.dropped:
+            tether = self.dropped.popleft()
+            lent = tether.away is None
+            if not self._ledger.free(tether):
+                continue
+            if lent:
+                leaked.append(tether)
+                self._counters.leaked += 1
+            if self.open and self.settings.keep_idle:
+                self._vacancies.append(now)
+        self._plan(now)
+        return leaked
 
     # --- the pool as a whole ------------------------------------------------------
 
@@ -390,7 +442,7 @@ class PoolCore(Planner[T]):
 
     def drain(self, now: float) -> None:
         """Replace every connection: idle ones now, the others when they come back."""
-        for entry in self._ledger.entries:
+        for entry in self._ledger.entries():
             entry.expires_at = entry.due_at = ALWAYS
         self._calm = False
         for entry in self._ledger.take_idle():
@@ -440,6 +492,10 @@ class PoolCore(Planner[T]):
     def last_error(self) -> BaseException | None:
         """The error of the latest connect, while connecting fails."""
         return self._outage.error
+
+    def lent(self) -> list[Tether[T]]:
+        """Return the tethers of what is lent."""
+        return [t for t in self._ledger.tethers if _is_lent(t)]
 
     def idle_entries(self) -> list[Entry[T]]:
         """Return the idle entries, coldest first."""

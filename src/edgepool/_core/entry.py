@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
-from typing import Any, Generic, TypeVar
+from types import CodeType
+from typing import Any, Generic, Literal, TypeAlias, TypeVar
+from weakref import ref
 
 T = TypeVar("T")
 
@@ -43,6 +46,7 @@ class Refusal(Enum):
 
     TIMEOUT = "timeout"
     FULL = "too many waiting"
+    NESTED = "all connections are held by those who wait"
     CLOSED = "closed"
     FAILED = "connecting fails, and waiting would not help"
 
@@ -50,14 +54,18 @@ class Refusal(Enum):
 class Entry(Generic[T]):
     """A place in the pool: one resource from its connect to its close.
 
+    It belongs to one owner at a time: the idle stack, the borrower, or whoever carries
+    out a command. The ledger only has its `Tether`.
+
     Times are seconds on the driver's clock. Deadlines (`expires_at`, `due_at`) are
     absolute numbers, computed once, so that no two comparisons of the same deadline can
     round differently.
     """
 
     __slots__ = (
+        "__weakref__",
         "asked_at",
-        "borrows",
+        "connected",
         "due_at",
         "expires_at",
         "idle_since",
@@ -67,15 +75,23 @@ class Entry(Generic[T]):
         "reason",
         "resource",
         "state",
-        "usage_time",
+        "tether",
+        "weak",
     )
 
     resource: T
-    """Set when connected; before that the attribute does not exist."""
+    """Set when connected. A lender may let go of it while it is lent (see `weak`)."""
+
+    weak: Callable[[], T | None] | None
+    """A weak reference to the resource, if its lender lets go of it; else None."""
+
+    tether: Tether[T]
 
     def __init__(self, asked_at: float, idle_since: float, inherited: bool) -> None:
         self.state = State.CONNECTING
         self.reason: Reason | None = None
+        self.connected = False
+        self.weak = None
         # Moved into the past for what is to leave at the next occasion.
         self.expires_at = NEVER
         self.idle_since = idle_since
@@ -86,12 +102,57 @@ class Entry(Generic[T]):
         self.lent_at = self.proven_at = ALWAYS
         # An examination is due before a borrow from then on.
         self.due_at = ALWAYS
-        self.borrows = 0
-        self.usage_time = 0.0
+
+    def reach(self) -> T | None:
+        """Return the resource, wherever it is; None if its borrower has dropped it."""
+        return self.resource if self.weak is None else self.weak()
 
     def __repr__(self) -> str:
         reason = f", {self.reason.value}" if self.reason else ""
         return f"<Entry {self.state.value}{reason}>"
+
+
+class Note:
+    """A place in the user's program: of the latest borrow, or of the latest return."""
+
+    __slots__ = ("code", "offset", "returned")
+
+    def __init__(self) -> None:
+        self.code: CodeType | None = None
+        self.offset = 0
+        # True: by a call that returns it, at this place. Else it is borrowed there.
+        self.returned = False
+
+
+Away: TypeAlias = Literal["connecting", "checking", "resetting", "closing"]
+"""What an entry may be away for that is neither idle nor lent."""
+
+
+class Tether(ref["Entry[T]"], Generic[T]):
+    """What the ledger has of an entry: a weak reference, and what has to outlive it.
+
+    So an entry that everybody has lost (its borrower dropped it, or an exception came
+    between two steps) frees its place when it is garbage-collected.
+
+    Args:
+        entry: the entry.
+        lost: called with the tether when the entry is no more.
+    """
+
+    __slots__ = ("away", "borrower", "borrows", "note", "owner", "usage_time")
+
+    def __init__(  # pyright: ignore[reportInconsistentConstructor]
+        self, entry: Entry[T], lost: Callable[[Any], None]
+    ) -> None:
+        super().__init__(entry, lost)  # type: ignore[call-arg]
+        self.away: Away | None = None
+        self.borrows = 0
+        self.usage_time = 0.0
+        # Who has to return it, if that is known: the identity of a thread or a task.
+        self.owner: object = None
+        self.note = Note()
+        # The thread or task that borrowed it, weakly, where borrows are tracked.
+        self.borrower: Callable[[], Any] | None = None
 
 
 class Waiter(Generic[T]):
@@ -101,12 +162,25 @@ class Waiter(Generic[T]):
     Waiters for an event of the pool (ready, empty) are resolved without an entry.
     """
 
-    __slots__ = ("cause", "entry", "refusal", "resolved", "since", "wake")
+    __slots__ = (
+        "cause",
+        "entry",
+        "held",
+        "owner",
+        "refusal",
+        "resolved",
+        "since",
+        "wake",
+    )
 
-    def __init__(self, wake: Any) -> None:
+    def __init__(self, wake: Any, owner: object = None) -> None:
         self.wake = wake
+        # Who waits, where that is known: the identity of a thread or a task.
+        self.owner = owner
         self.since = NEVER
         self.resolved = False
         self.entry: Entry[T] | None = None
         self.refusal: Refusal | None = None
         self.cause: BaseException | None = None
+        # With Refusal.NESTED: what the waiter holds himself.
+        self.held: Tether[T] | None = None

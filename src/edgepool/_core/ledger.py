@@ -4,6 +4,9 @@ Conservation lives here: an entry is in exactly one place, the counts add up, an
 entry holds its place until it is really closed, so that the server never sees more than
 there are places. *Whether* a step is taken is decided in `core`.
 
+The ledger does not own the entries. Whoever has one owns it: the idle stack, a
+borrower, a command. What they all lose is garbage-collected, which is told to `lost`.
+
 Only the pops and pushes on `idle` may happen beside the methods (see `core`). So a
 method takes idle entries out one by one, and expects the stack to change at any time.
 """
@@ -11,11 +14,11 @@ method takes idle entries out one by one, and expects the stack to change at any
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from .commands import Abort, Check, Close, Command, Connect, Reset
-from .entry import Entry, Reason, State
+from .entry import Away, Entry, Reason, State, Tether
 from .statistics import Counters
 
 T = TypeVar("T")
@@ -26,38 +29,72 @@ class Ledger(Generic[T]):
 
     Args:
         emit: takes the commands that go with the steps.
+        lost: takes the tethers of entries that are no more; called by the garbage
+            collector, so at any time, in any thread.
         counters: takes over what was counted on an entry that leaves.
     """
 
-    def __init__(self, emit: Callable[[Command[T]], None], counters: Counters) -> None:
-        # Every entry that holds a place, so also those being opened and closed. Dicts,
-        # not sets: they are walked, and a replay is to be the same.
-        self.entries: dict[Entry[T], None] = {}
+    def __init__(
+        self,
+        emit: Callable[[Command[T]], None],
+        lost: Callable[[Tether[T]], None],
+        counters: Counters,
+    ) -> None:
+        # One for every place that is taken, so also while a connection is being opened
+        # or closed. Dicts, not sets: they are walked, and a replay is to be the same.
+        self.tethers: dict[Tether[T], None] = {}
         # Right end warm (borrowed next), left end cold (reaped next).
         self.idle: deque[Entry[T]] = deque()
-        self.connecting = self.checking = self.resetting = self.closing = 0
+        # How many are neither idle nor lent.
+        self.away: dict[Away, int]
+        self.away = {"connecting": 0, "checking": 0, "resetting": 0, "closing": 0}
         self._emit = emit
+        self._lost = lost
         self._counters = counters
 
     # --- counts -------------------------------------------------------------------
 
     @property
+    def size(self) -> int:
+        """How many places are taken."""
+        return len(self.tethers)
+
+    @property
+    def connecting(self) -> int:
+        """How many connections are being opened."""
+        return self.away["connecting"]
+
+    @property
     def live(self) -> int:
         """How many places are taken, and not about to be free."""
-        return len(self.entries) - self.closing
+        return len(self.tethers) - self.away["closing"]
 
     @property
     def established(self) -> int:
         """How many hold a connection that can be, or come to be, used."""
         return self.live - self.connecting
 
+    def entries(self) -> Iterator[Entry[T]]:
+        """Give the entries that hold a place."""
+        for tether in self.tethers:
+            if (entry := tether()) is not None:
+                yield entry
+
+    def _count_as(self, tether: Tether[T], away: Away | None) -> None:
+        if tether.away is not None:
+            self.away[tether.away] -= 1
+        tether.away = away
+        if away is not None:
+            self.away[away] += 1
+
     # --- in and out ---------------------------------------------------------------
 
     def connect(self, now: float, idle_since: float, inherited: bool) -> None:
         """Take a place and have a connection opened for it."""
         entry: Entry[T] = Entry(now, idle_since, inherited)
-        self.entries[entry] = None
-        self.connecting += 1
+        entry.tether = tether = Tether(entry, self._lost)
+        self.tethers[tether] = None
+        self._count_as(tether, "connecting")
         self._counters.connects += 1
         self._emit(Connect(entry))
 
@@ -67,35 +104,44 @@ class Ledger(Generic[T]):
             return False
         entry.state = State.CLOSING
         entry.reason = reason
-        self.closing += 1
+        self._count_as(entry.tether, "closing")
         self._emit(Close(entry))
         return True
 
     def forget(self, entry: Entry[T]) -> None:
         """Free the place of an entry that is closed, or never was open."""
         entry.state = State.GONE
-        del self.entries[entry]
-        self._counters.take_over(entry)
+        self.free(entry.tether)
+
+    def free(self, tether: Tether[T]) -> bool:
+        """Free a place; False if it is free already."""
+        if tether not in self.tethers:
+            return False
+        del self.tethers[tether]
+        self._count_as(tether, None)
+        self._counters.take_over(tether)
+        return True
 
     def abort(self) -> None:
         """Free all places at once; cut off what is still used."""
-        for entry in self.entries:
-            self._counters.take_over(entry)
+        for tether in list(self.tethers):
+            entry = tether()
+            self.free(tether)
+            if entry is None:
+                continue
             if entry.state is State.CLOSING:
                 entry.state = State.GONE
                 continue
             entry.state = State.ABORTED
             entry.reason = Reason.CLOSED
-            if hasattr(entry, "resource"):
+            if entry.connected:
                 self._emit(Abort(entry))
-        self.entries.clear()
-        self.connecting = self.checking = self.resetting = self.closing = 0
 
     def left(self, entry: Entry[T]) -> bool:
         """Tell whether `abort` took this entry out meanwhile; end it if so."""
-        if entry in self.entries:
+        if entry.tether in self.tethers:
             return False
-        if entry.state is not State.GONE and hasattr(entry, "resource"):
+        if entry.state is not State.GONE and entry.connected:
             self._emit(Close(entry))
         entry.state = State.GONE
         return True
@@ -110,19 +156,25 @@ class Ledger(Generic[T]):
     def suspect(self, entry: Entry[T]) -> None:
         """Note that an entry taken off the stack is being examined."""
         entry.state = State.CHECKING
-        self.checking += 1
+        self._count_as(entry.tether, "checking")
 
     def reset(self, entry: Entry[T]) -> None:
         """Have a returned entry reset."""
         entry.state = State.RESETTING
-        self.resetting += 1
+        self._count_as(entry.tether, "resetting")
         self._emit(Reset(entry))
 
-    def lend(self, now: float, entry: Entry[T]) -> None:
+    def back(self, entry: Entry[T]) -> None:
+        """Note that whatever an entry was away for is done."""
+        self._count_as(entry.tether, None)
+
+    def lend(self, now: float, entry: Entry[T], owner: object) -> None:
         """Hand an entry to a waiter."""
+        tether = entry.tether
+        tether.owner = owner
         entry.state = State.IN_USE
         entry.lent_at = now
-        entry.borrows += 1
+        tether.borrows += 1
 
     # --- the idle stack -----------------------------------------------------------
 

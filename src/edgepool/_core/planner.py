@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from .commands import Command
-from .entry import ALWAYS, NEVER, Entry, Reason, State, Waiter
+from .entry import ALWAYS, NEVER, Entry, Reason, State, Tether, Waiter
 from .ledger import Ledger
 from .outage import Outage
 from .queue import WaitQueue
@@ -49,11 +49,13 @@ class Planner(Generic[T]):
         # The two outboxes. The driver empties them after each event.
         self.wakes: list[Waiter[T]] = []
         self.commands: list[Command[T]] = []
+        # What was garbage-collected: see `nudge`.
+        self.dropped: deque[Tether[T]] = deque()
         # No later than the next moment at which `tick` has something to do.
         self.wake_at = NEVER
         self._jitter = jitter
         self._counters = counters = Counters()
-        self._ledger = ledger = Ledger[T](self._emit, counters)
+        self._ledger = ledger = Ledger[T](self._emit, self._drop, counters)
         self._queue = WaitQueue[T](self._wake, counters)
         self._outage = Outage(jitter)
         self._pop_idle = ledger.idle.pop
@@ -72,6 +74,17 @@ class Planner(Generic[T]):
     def _wake(self, waiter: Waiter[T]) -> None:
         self.wakes.append(waiter)
 
+    def nudge(self) -> None:
+        """Have `collect` told soon: the driver's, which puts its own in this place.
+
+        Called by the garbage collector: in any thread, in the midst of anything.
+        """
+
+    def _drop(self, tether: Tether[T]) -> None:
+        if tether in self._ledger.tethers:  # else it has left in order
+            self.dropped.append(tether)
+            self.nudge()
+
     def _plan(self, now: float) -> None:
         """Bring the pool towards what the settings and the queue ask for."""
         ledger, queue = self._ledger, self._queue
@@ -89,13 +102,13 @@ class Planner(Generic[T]):
             self._grow(now)
         if queue.for_ready and ledger.established >= self.settings.min_size:
             queue.announce(queue.for_ready)
-        if queue.for_empty and not (self.open or ledger.entries):
+        if queue.for_empty and not (self.open or ledger.tethers):
             queue.announce(queue.for_empty)
         self._calm = self._is_calm()
 
     def _grow(self, now: float) -> None:
         settings, ledger = self.settings, self._ledger
-        room = settings.max_size - len(ledger.entries)
+        room = settings.max_size - ledger.size
         if room <= 0:
             return
         vacancies = self._vacancies
@@ -131,8 +144,7 @@ class Planner(Generic[T]):
 
     @property
     def _fits(self) -> bool:
-        ledger = self._ledger
-        return len(ledger.entries) - ledger.closing <= self.settings.max_size
+        return self._ledger.live <= self.settings.max_size
 
     # --- time ---------------------------------------------------------------------
 
@@ -162,7 +174,7 @@ class Planner(Generic[T]):
         )
         self.wake_at = NEVER
         self._plan(now)
-        for entry in ledger.entries:
+        for entry in ledger.entries():
             if entry.state is State.IDLE:
                 self._wake_by(self._idle_deadline(entry))
             elif settings.max_idle > 0:
@@ -193,8 +205,9 @@ class Planner(Generic[T]):
     # --- steps, with what they entail ---------------------------------------------
 
     def _serve(self, now: float, entry: Entry[T]) -> None:
-        self._ledger.lend(now, entry)
-        self.wakes.append(self._queue.serve(now, entry))
+        waiter = self._queue.serve(now, entry)
+        self._ledger.lend(now, entry, waiter.owner)
+        self.wakes.append(waiter)
 
     def _shelve(self, entry: Entry[T]) -> None:
         self._ledger.shelve(entry)

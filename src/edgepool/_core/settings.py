@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isnan
+from typing import Literal, TypeAlias, get_args
 
 from .entry import ALWAYS, NEVER
 
@@ -18,6 +19,8 @@ PROBE_AFTER = 100e-6
 # but where a connect is slow for the network's sake, that takes ten times as long. A
 # millisecond apart costs next to nothing there, and the first comes soon.
 STAGGER = 0.001
+
+Nested: TypeAlias = Literal["error", "wait"]
 
 
 def _at_least(name: str, value: float, limit: float) -> None:
@@ -47,6 +50,8 @@ class Settings:
     stagger: float = 0.0
     """Between the start of a connect and the next one beside it."""
     reconnect_timeout: float = 300.0
+    nested: Nested = "error"
+    """What becomes of whoever has to wait for himself: "error" or "wait"."""
     keep_idle: bool = True
     """False in null pools: what nobody waits for is closed."""
 
@@ -77,3 +82,5 @@ class Settings:
         _at_least("probe_after", self.probe_after, 0)
         _at_least("stagger", self.stagger, 0)
         _at_least("reconnect_timeout", self.reconnect_timeout, 0)
+        if self.nested not in get_args(Nested):
+            raise ValueError(f"nested must be 'error' or 'wait', not {self.nested!r}")

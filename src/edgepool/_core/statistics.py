@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .entry import Entry
+from .entry import Tether
 
 if TYPE_CHECKING:
     from .ledger import Ledger
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Counters:
-    """What only ever grows, and is not on a living entry."""
+    """What only ever grows, and is not on the tether of an entry."""
 
     __slots__ = (
         "bad_returns",
@@ -22,6 +22,7 @@ class Counters:
         "connect_errors",
         "connect_time",
         "connects",
+        "leaked",
         "lost",
         "queued",
         "refused",
@@ -40,11 +41,12 @@ class Counters:
         self.connect_time = 0.0
         self.connect_errors = 0
         self.lost = 0
+        self.leaked = 0
 
-    def take_over(self, entry: Entry[Any]) -> None:
+    def take_over(self, tether: Tether[Any]) -> None:
         """Keep what was counted on an entry that leaves."""
-        self.borrows += entry.borrows
-        self.usage_time += entry.usage_time
+        self.borrows += tether.borrows
+        self.usage_time += tether.usage_time
 
 
 class PoolStatistics(NamedTuple):
@@ -82,6 +84,8 @@ class PoolStatistics(NamedTuple):
     connect_time: float
     lost: int
     """Connections that the pool found dead."""
+    leaked: int
+    """Connections that were borrowed, and dropped instead of returned."""
     failing_since: float | None
     """Since when connecting fails, on the pool's clock; None while it works."""
 
@@ -95,19 +99,19 @@ def snapshot(
 ) -> PoolStatistics:
     """Take a snapshot of the parts of a core."""
     idle = len(ledger.idle)
-    away = ledger.checking + ledger.resetting
-    borrows = counters.borrows + sum(entry.borrows for entry in ledger.entries)
-    usage_time = counters.usage_time + sum(e.usage_time for e in ledger.entries)
+    away = ledger.away
+    borrows = counters.borrows + sum(t.borrows for t in ledger.tethers)
+    usage_time = counters.usage_time + sum(t.usage_time for t in ledger.tethers)
     return PoolStatistics(
         min_size=settings.min_size,
         max_size=settings.max_size,
-        size=len(ledger.entries),
-        in_use=ledger.established - idle - away,
+        size=ledger.size,
+        in_use=ledger.established - idle - away["checking"] - away["resetting"],
         idle=idle,
-        opening=ledger.connecting,
-        closing=ledger.closing,
-        checking=ledger.checking,
-        resetting=ledger.resetting,
+        opening=away["connecting"],
+        closing=away["closing"],
+        checking=away["checking"],
+        resetting=away["resetting"],
         waiting=len(queue.waiting),
         requests=borrows + counters.refused,
         requests_queued=counters.queued,
@@ -119,5 +123,6 @@ def snapshot(
         connect_errors=counters.connect_errors,
         connect_time=counters.connect_time,
         lost=counters.lost,
+        leaked=counters.leaked,
         failing_since=outage.since,
     )

@@ -7,7 +7,9 @@ no cancellation can come in between. Returning is not even a coroutine.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from time import monotonic
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
@@ -26,11 +28,23 @@ from .._core import (
 )
 from .._errors import refused
 from .deadlines import Deadline, Deadlines
-from .threads import always_alive
+from .housekeeper import WeakCallback
+from .threads import always_alive, strangers
+from .tracking import Tracker, tell_of_leaks
 
 T = TypeVar("T")
 R = TypeVar("R")
 P = ParamSpec("P")
+
+if sys.version_info >= (3, 12):
+    task_of: Callable[[Any], Any] = asyncio.current_task
+else:
+    # asyncio.current_task is slow before it is written in C, for this: the task that
+    # runs now in an event loop.
+    task_of = getattr(asyncio.tasks, "_current_tasks").get  # noqa: B009
+
+# The identity of what runs outside of any task.
+NOBODY = id(None)
 
 # How long I/O on a resource that was cut off may take to notice, in seconds, before its
 # task is cancelled.
@@ -55,13 +69,18 @@ class TaskDriver(Generic[T]):
         self.is_clean = adapter.is_clean
         self.is_alive: Callable[[T], bool]
         self.is_alive = getattr(adapter, "is_alive", always_alive)
+        self.introduce: Callable[[Entry[T], T], None]
+        self.introduce = getattr(adapter, "introduce", strangers)
+        # Notes who borrows, if the user wants that.
+        self.tracker: Tracker | None = None
+        core.nudge = WeakCallback(self._nudge)  # type: ignore[method-assign]
         # Two hooks of the facade: it opens a lazy pool, and knows `reconnect_failed`.
         self.before_waiting: Callable[[], None]
         self.alarm: Callable[[], Awaitable[None]]
         self._abort: Callable[[T], None] | None = getattr(adapter, "abort", None)
         # Closing a psycopg connection suspends for nothing: not worth a task.
         self._close_inline: bool = getattr(adapter, "close_is_instant", False)
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
         # What runs in the background, and for which command.
         self._tasks: dict[asyncio.Task[Any], Command[T] | None] = {}
         self._deadlines = Deadlines[Waiter[T]]()
@@ -73,13 +92,15 @@ class TaskDriver(Generic[T]):
     # The leases call the core's hot pair themselves: one call less each.
 
     async def settle(
-        self, entry: Entry[T] | None, now: float, timeout: float | None
+        self, entry: Entry[T] | None, now: float, timeout: float | None, owner: object
     ) -> Entry[T]:
         """Finish a borrow: wait if there is no entry; make sure that it is alive."""
         if timeout is None:
             timeout = self.core.settings.timeout
-        patience = _flows.Patience(now, now + timeout)
-        if entry is not None and self._loop is not asyncio.get_running_loop():
+        if owner == NOBODY:
+            owner = None
+        patience = _flows.Patience(now, now + timeout, owner)
+        if entry is not None and self.loop is not asyncio.get_running_loop():
             self._change_loop(entry)
             entry = None
         if entry is None:
@@ -87,7 +108,7 @@ class TaskDriver(Generic[T]):
             # for each who waits as it goes.
             if not self.core.open:
                 self.before_waiting()
-            waiter, deadline = self._line_up(patience.until)
+            waiter, deadline = self._line_up(patience.until, owner)
             try:
                 self.core.enqueue(now, waiter, again=False)
                 self.see_to_it()
@@ -148,7 +169,8 @@ class TaskDriver(Generic[T]):
     async def wait(self, patience: _flows.Patience, again: bool) -> Entry[T]:
         """Wait in the queue for an entry."""
         event = partial(self.core.enqueue, again=again)
-        return self._served(await self.park(event, patience.until), patience)
+        waiter = await self.park(event, patience.until, patience.owner)
+        return self._served(waiter, patience)
 
     def timed_out(self, patience: _flows.Patience) -> Exception:
         """Make the error for a borrower who has no time left."""
@@ -165,10 +187,13 @@ class TaskDriver(Generic[T]):
         return waiter.entry
 
     async def park(
-        self, event: Callable[[float, Waiter[T]], None], until: float
+        self,
+        event: Callable[[float, Waiter[T]], None],
+        until: float,
+        owner: object = None,
     ) -> Waiter[T]:
         """Wait for an event of the pool; see whether the waiter was refused."""
-        waiter, deadline = self._line_up(until)
+        waiter, deadline = self._line_up(until, owner)
         try:
             self.tell(event, waiter)
             if not waiter.resolved and until <= self.clock():
@@ -182,10 +207,12 @@ class TaskDriver(Generic[T]):
             self._deadlines.remove(deadline)
         return waiter
 
-    def _line_up(self, until: float) -> tuple[Waiter[T], Deadline]:
+    def _line_up(self, until: float, owner: object) -> tuple[Waiter[T], Deadline]:
         loop = self.use_running_loop()
+        if self.tracker is not None:
+            self.tracker.look(self.name, self.core.lent())
         # Not Waiter[T](...): a subscript costs as much as all the rest of this.
-        waiter: Waiter[T] = Waiter(loop.create_future())
+        waiter: Waiter[T] = Waiter(loop.create_future(), owner)
         deadline = self._deadlines.add(until, waiter)
         if until < self._timer_at:
             self._set_timer()
@@ -229,9 +256,9 @@ class TaskDriver(Generic[T]):
 
     @property
     def _running(self) -> asyncio.AbstractEventLoop:
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-        return self._loop
+        if self.loop is None:
+            self.loop = asyncio.get_running_loop()
+        return self.loop
 
     def use_running_loop(self) -> asyncio.AbstractEventLoop:
         """Bind the pool to the running event loop, at its first use.
@@ -245,16 +272,16 @@ class TaskDriver(Generic[T]):
         except RuntimeError:
             message = f"the pool {self.name!r} cannot open: no event loop is running"
             raise RuntimeError(message) from None
-        if self._loop is loop:
+        if self.loop is loop:
             return loop
-        if self._loop is not None:
-            if not self._loop.is_closed():
+        if self.loop is not None:
+            if not self.loop.is_closed():
                 raise RuntimeError(
                     f"the pool {self.name!r} belongs to another event loop:"
                     " make a pool for each"
                 )
             self._forget_loop()
-        self._loop = loop
+        self.loop = loop
         return loop
 
     def _change_loop(self, entry: Entry[T]) -> None:
@@ -303,8 +330,9 @@ class TaskDriver(Generic[T]):
 
     def _start(self, command: Command[T]) -> None:
         if isinstance(command, Abort):
-            if self._abort is not None:
-                self._abort(command.entry.resource)
+            resource = command.entry.reach()
+            if self._abort is not None and resource is not None:
+                self._abort(resource)
             return
         if self._close_inline and isinstance(command, Close):
             _flows.run(_flows.perform(self, command))
@@ -339,6 +367,21 @@ class TaskDriver(Generic[T]):
         self.see_to_it()
         if self._timer is None:
             self._set_timer()
+        if self.tracker is not None:
+            self.tracker.look(self.name, self.core.lent())
+
+    def track_borrows(self) -> None:
+        """Note from now on who borrows what, and where."""
+        self.tracker = Tracker(asyncio.current_task, _has_ended)
+
+    def _nudge(self) -> None:
+        # The garbage collector may run in any thread, and in the midst of anything.
+        if self.loop is not None:
+            with suppress(RuntimeError):  # the loop is closed
+                self.loop.call_soon_threadsafe(self._collect)
+
+    def _collect(self) -> None:
+        tell_of_leaks(self.name, self.tell(self.core.collect))
 
     def cancel_connects(self) -> None:
         """Stop the connects that are under way."""
@@ -360,6 +403,10 @@ class TaskDriver(Generic[T]):
     def _cancel(self, task: asyncio.Task[Any]) -> None:
         # Not before its first step: a flow that never began tells the core nothing.
         self._running.call_soon(task.cancel)
+
+
+def _has_ended(task: asyncio.Task[Any]) -> bool:
+    return task.done()
 
 
 def _take_note(task: asyncio.Task[Any]) -> None:

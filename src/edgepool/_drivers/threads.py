@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from _thread import allocate_lock
+from _thread import allocate_lock, start_new_thread
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from functools import partial
-from threading import TIMEOUT_MAX
+from threading import TIMEOUT_MAX, Thread, current_thread
 from time import monotonic
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
@@ -15,6 +16,7 @@ from .._core import Abort, Close, Command, Entry, PoolCore, PoolStatistics, Wait
 from .._errors import refused
 from .deadlines import Deadline
 from .housekeeper import WeakCallback, housekeeper
+from .tracking import Tracker, tell_of_leaks
 from .workers import workers
 
 T = TypeVar("T")
@@ -51,6 +53,14 @@ def always_alive(resource: object) -> bool:
     return True
 
 
+def strangers(entry: object, resource: object) -> None:
+    """Stand in for `introduce` of an adapter that has none."""
+
+
+def _has_ended(thread: Thread) -> bool:
+    return not thread.is_alive()
+
+
 class ThreadDriver(Generic[T]):
     """Waits, works and keeps time for a pool that is used by threads.
 
@@ -69,6 +79,10 @@ class ThreadDriver(Generic[T]):
         self.is_clean = adapter.is_clean
         self.is_alive: Callable[[T], bool]
         self.is_alive = getattr(adapter, "is_alive", always_alive)
+        self.introduce: Callable[[Entry[T], T], None]
+        self.introduce = getattr(adapter, "introduce", strangers)
+        # Notes who borrows, if the user wants that.
+        self.tracker: Tracker | None = None
         # Two hooks of the facade: it opens a lazy pool, and knows `reconnect_failed`.
         self.before_waiting: Callable[[], None] = _nothing
         self.alarm: Callable[[], None] = _nothing
@@ -76,6 +90,7 @@ class ThreadDriver(Generic[T]):
         # Closing a psycopg connection waits for nobody: not worth another thread.
         self._close_inline: bool = getattr(adapter, "close_is_instant", False)
         self._mutex = allocate_lock()
+        core.nudge = WeakCallback(self._nudge)  # type: ignore[method-assign]
         self._timer: Deadline | None = None
         self._timer_at = float("inf")
 
@@ -84,12 +99,12 @@ class ThreadDriver(Generic[T]):
     # The leases call the core's hot pair themselves; it needs no lock.
 
     def settle(
-        self, entry: Entry[T] | None, now: float, timeout: float | None
+        self, entry: Entry[T] | None, now: float, timeout: float | None, owner: object
     ) -> Entry[T]:
         """Finish a borrow: wait if there is no entry; make sure that it is alive."""
         if timeout is None:
             timeout = self.core.settings.timeout
-        patience = _flows.Patience(now, now + timeout)
+        patience = _flows.Patience(now, now + timeout, owner)
         if entry is None:
             if not self.core.open:
                 self.before_waiting()
@@ -146,7 +161,8 @@ class ThreadDriver(Generic[T]):
 
     async def wait(self, patience: _flows.Patience, again: bool) -> Entry[T]:
         """Wait in the queue for an entry."""
-        waiter = self.park(partial(self.core.enqueue, again=again), patience.until)
+        event = partial(self.core.enqueue, again=again)
+        waiter = self.park(event, patience.until, patience.owner)
         if waiter.entry is None:
             waited = self.clock() - patience.since
             raise refused(waiter, self.name, self.statistics(), waited)
@@ -161,15 +177,19 @@ class ThreadDriver(Generic[T]):
         return refused(waiter, self.name, self.statistics(), waited)
 
     def park(
-        self, event: Callable[[float, Waiter[T]], None], deadline: float
+        self,
+        event: Callable[[float, Waiter[T]], None],
+        deadline: float,
+        owner: object = None,
     ) -> Waiter[T]:
         """Tell the core of a waiter, and block until it is resolved or times out."""
         gate = allocate_lock()
         gate.acquire()
-        waiter: Waiter[T] = Waiter(gate)
+        waiter: Waiter[T] = Waiter(gate, owner)
         try:
             self.tell(event, waiter)
             if not waiter.resolved:
+                self._look_for_the_lost()
                 patience = min(max(deadline - self.clock(), 0.0), TIMEOUT_MAX)
                 if not gate.acquire(timeout=patience):
                     self.tell(self.core.time_out, waiter)
@@ -207,8 +227,9 @@ class ThreadDriver(Generic[T]):
 
     def _start(self, command: Command[T]) -> None:
         if isinstance(command, Abort):
-            if self._abort is not None:
-                self._abort(command.entry.resource)
+            resource = command.entry.reach()
+            if self._abort is not None and resource is not None:
+                self._abort(resource)
         elif self._close_inline and isinstance(command, Close):
             self._perform(command)
         else:
@@ -236,6 +257,26 @@ class ThreadDriver(Generic[T]):
         with self._mutex:
             self._timer, self._timer_at = None, float("inf")
         self.tell(self.core.tick)
+        self._look_for_the_lost()
+
+    # --- what was never returned --------------------------------------------------
+
+    def track_borrows(self) -> None:
+        """Note from now on who borrows what, and where."""
+        self.tracker = Tracker(current_thread, _has_ended)
+
+    def _look_for_the_lost(self) -> None:
+        if self.tracker is not None:
+            self.tracker.look(self.name, self.core.lent())
+
+    def _nudge(self) -> None:
+        # The garbage collector may run while this very thread holds any lock, so the
+        # rest is another thread's. At the end of the process there is none to be had.
+        with suppress(RuntimeError):
+            start_new_thread(self._collect, ())
+
+    def _collect(self) -> None:
+        tell_of_leaks(self.name, self.tell(self.core.collect))
 
     def leave(self) -> None:
         """Leave no timer and no thread behind after the pool was closed."""

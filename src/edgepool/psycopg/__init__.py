@@ -5,6 +5,7 @@ from ._async_pool import (
     AsyncConnectionPool,
     AsyncNullConnectionPool,
 )
+from ._handles import ConnectionReturned
 from ._pool import ConnectionLease, ConnectionPool, NullConnectionPool
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "AsyncNullConnectionPool",
     "ConnectionLease",
     "ConnectionPool",
+    "ConnectionReturned",
     "NullConnectionPool",
 ]

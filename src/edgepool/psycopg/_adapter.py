@@ -8,28 +8,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from inspect import isawaitable
 from sys import _getframe
-from types import FrameType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from weakref import ref
 
 import psycopg
 from psycopg.conninfo import make_conninfo
-from psycopg.pq import TransactionStatus
+from psycopg.pq import ConnStatus, TransactionStatus
 
 from .._adapter import PermanentError
-from ._liveness import is_alive, watch
+from ._handles import Session, pgconn_behind, renewed
+from ._liveness import survives_news, watch
 
 if TYPE_CHECKING:
     from psycopg._connection_base import BaseConnection
     from psycopg_pool.abc import ACT, CT
 
+    from .._core import Entry
     from ._connect_errors import ConnectErrors
 else:
     from psycopg_pool.abc import ACT, CT
@@ -40,6 +43,7 @@ log = logging.getLogger("edgepool.reset")
 
 # Plain ints compare faster than enums.
 IDLE, ACTIVE = int(TransactionStatus.IDLE), int(TransactionStatus.ACTIVE)
+OK = int(ConnStatus.OK)
 UNKNOWN = int(TransactionStatus.UNKNOWN)  # of a connection that is closed or lost
 
 # How long one more attempt may take that asks a server for the SQLSTATE of a refusal
@@ -68,6 +72,9 @@ class _Common(Generic[C]):
         reset: called with a connection that was returned.
     """
 
+    _new_lock: Callable[[], Any]
+    """Make a lock as psycopg's connections have."""
+
     def __init__(
         self,
         conninfo: Any,
@@ -90,14 +97,23 @@ class _Common(Generic[C]):
     def is_clean(self, conn: C, /) -> bool:
         """Tell whether the connection can be lent again as it is."""
         return (
-            conn.pgconn.transaction_status == IDLE
+            _session(conn).pgconn.transaction_status == IDLE
             and conn._pipeline is None
             and self._reset is None
         )
 
     def is_alive(self, conn: C, /) -> bool:
         """Tell, without a round trip, whether the server has closed the connection."""
-        return is_alive(conn.pgconn, conn._edgepool_readable)  # type: ignore[attr-defined]
+        session: Session[Any] = conn._edgepool  # type: ignore[attr-defined]
+        pgconn = session.pgconn
+        if pgconn.status != OK:
+            return False
+        # A socket that is readable while nothing was asked has news: the end of the
+        # session, or only a notice, a notification or a changed parameter.
+        if not session.readable(0):
+            return True
+        with self._in_hand(conn):
+            return survives_news(pgconn, session.readable)
 
     def abort(self, conn: C, /) -> None:
         """Shut the socket down, so that whoever waits for the server gets an error.
@@ -105,17 +121,42 @@ class _Common(Generic[C]):
         Closing the connection instead, while somebody uses it, would free the memory
         that libpq is working on.
         """
+        pgconn = pgconn_behind(conn)
+        if pgconn is None:
+            return
         with suppress(OSError, psycopg.Error):
-            twin = socket.socket(fileno=os.dup(conn.pgconn.socket))
+            twin = socket.socket(fileno=os.dup(pgconn.socket))
             with twin:
                 twin.shutdown(socket.SHUT_RDWR)
 
-    def _welcome(self, conn: C) -> None:
-        """Prepare a new connection for its life in a pool."""
-        conn._pool = pool = self.pool()
-        if pool.close_returns:
-            conn.close = self._returning(ref(conn))  # type: ignore[attr-defined]
-        conn._edgepool_readable = watch(conn.pgconn.socket)  # type: ignore[attr-defined]
+    def introduce(self, entry: Entry[C], conn: C) -> None:
+        """Make a new connection and its entry known to each other."""
+        _session(conn).settle_in(conn, entry)
+
+    def _begin_session(self, conn: C) -> None:
+        """Take note of a new connection as `configure` has left it."""
+        returns = self._returning if self.pool().close_returns else None
+        conn._edgepool = Session(  # type: ignore[attr-defined]
+            conn,
+            watch(conn.pgconn.socket),
+            self._new_lock,
+            returns,
+        )
+        if returns is not None:
+            conn.close = returns(ref(conn))  # type: ignore[attr-defined]
+
+    @contextmanager
+    def _in_hand(self, conn: C) -> Generator[C, None, None]:
+        """Use a connection that is not lent, for the pool's own purposes."""
+        session = _session(conn)
+        conn = renewed(conn)
+        conn.pgconn = session.pgconn
+        conn._pool = self.pool()
+        try:
+            yield conn
+        finally:
+            conn._pool = None
+            conn.pgconn = session.refusal
 
     @property
     def _name(self) -> str:
@@ -140,7 +181,7 @@ class _Common(Generic[C]):
 
     def _hopeless(self, conn: C) -> bool:
         """Tell whether a returned connection can only be closed."""
-        status = conn.pgconn.transaction_status
+        status = _session(conn).pgconn.transaction_status
         if status in (ACTIVE, UNKNOWN) or conn._pipeline is not None:
             log.warning(
                 "%s: closing what came back in mid-operation: %s", self._name, conn
@@ -155,6 +196,15 @@ class _Common(Generic[C]):
         return True
 
 
+def _session(conn: C) -> Session[C]:
+    session: Any = conn._edgepool  # type: ignore[attr-defined]
+    return cast("Session[C]", session)
+
+
+def _is_quiet(conn: BaseConnection[Any]) -> bool:
+    return conn.pgconn.transaction_status == IDLE and conn._pipeline is None
+
+
 def _must_be_idle(conn: BaseConnection[Any], kind: str, callback: object) -> None:
     status = conn.pgconn.transaction_status
     if status != IDLE:
@@ -162,12 +212,6 @@ def _must_be_idle(conn: BaseConnection[Any], kind: str, callback: object) -> Non
             f"connection left in status {TransactionStatus(status).name}"
             f" by {kind} function {callback}: discarded"
         )
-
-
-def _note_place_of_return(conn: Any, frame: FrameType) -> None:
-    """Note where the user called `close`, in place of where that called `putconn`."""
-    conn._edgepool_returned_by = frame.f_code
-    conn._edgepool_returned_at = frame.f_lasti
 
 
 def _attempted(conninfo: str, kwargs: dict[str, Any]) -> str:
@@ -184,6 +228,7 @@ class ConnectionAdapter(_Common[CT]):
 
     # `close` puts a farewell into the socket's buffer and waits for nobody.
     close_is_instant = True
+    _new_lock = staticmethod(threading.Lock)
 
     def connect(self) -> CT:
         """Open a connection and configure it."""
@@ -199,10 +244,11 @@ class ConnectionAdapter(_Common[CT]):
                 raise PermanentError(str(cause)) from cause
             raise cause from None
         try:
-            self._welcome(conn)
+            conn._pool = self.pool()
             if self._configure is not None:
                 self._configure(conn)
                 _must_be_idle(conn, "configure", self._configure)
+            self._begin_session(conn)
             conn._pool = None
         except BaseException as error:
             self.close(conn)
@@ -213,26 +259,20 @@ class ConnectionAdapter(_Common[CT]):
 
     def check(self, conn: CT, /) -> None:
         """Run the user's check, or an empty query; raise if that fails."""
-        conn._pool = self.pool()
-        try:
-            self._check(conn)
-        finally:
-            conn._pool = None
+        with self._in_hand(conn) as mine:
+            self._check(mine)
 
     def reset(self, conn: CT, /) -> bool:
         """Roll back what is open, and run the user's reset."""
         if self._hopeless(conn):
             return False
-        conn._pool = self.pool()
-        try:
-            if self._must_roll_back(conn):
-                conn.rollback()
+        with self._in_hand(conn) as mine:
+            if self._must_roll_back(mine):
+                mine.rollback()
             if self._reset is not None:
-                self._reset(conn)
-                _must_be_idle(conn, "reset", self._reset)
-        finally:
-            conn._pool = None
-        return conn.pgconn.transaction_status == IDLE
+                self._reset(mine)
+                _must_be_idle(mine, "reset", self._reset)
+            return mine.pgconn.transaction_status == IDLE
 
     def _returning(self, conn: Callable[[], CT | None]) -> Callable[[], None]:
         def close() -> None:
@@ -241,8 +281,7 @@ class ConnectionAdapter(_Common[CT]):
             if mine is None or pool is None:
                 return  # returned already; the pool itself closes it otherwise
             if pool.close_returns:
-                pool.putconn(mine)
-                _note_place_of_return(mine, _getframe(1))
+                pool._take_back(mine, _getframe(1), clean=_is_quiet(mine))
             else:
                 type(mine).close(mine)
 
@@ -251,11 +290,15 @@ class ConnectionAdapter(_Common[CT]):
     def close(self, conn: CT, /) -> None:
         """Close it for real, whatever `close_returns` says."""
         conn._pool = None
+        if (pgconn := pgconn_behind(conn)) is not None:
+            conn.pgconn = pgconn
         type(conn).close(conn)
 
 
 class AsyncConnectionAdapter(_Common[ACT]):
     """How a pool of tasks handles psycopg's asyncio connections."""
+
+    _new_lock = staticmethod(asyncio.Lock)
 
     @property
     def close_is_instant(self) -> bool:
@@ -276,10 +319,11 @@ class AsyncConnectionAdapter(_Common[ACT]):
                 raise PermanentError(str(cause)) from cause
             raise cause from None
         try:
-            self._welcome(conn)
+            conn._pool = self.pool()
             if self._configure is not None:
                 await self._configure(conn)
                 _must_be_idle(conn, "configure", self._configure)
+            self._begin_session(conn)
             conn._pool = None
         except BaseException as error:
             await self.close(conn)
@@ -290,26 +334,20 @@ class AsyncConnectionAdapter(_Common[ACT]):
 
     async def check(self, conn: ACT, /) -> None:
         """Run the user's check, or an empty query; raise if that fails."""
-        conn._pool = self.pool()
-        try:
-            await self._check(conn)
-        finally:
-            conn._pool = None
+        with self._in_hand(conn) as mine:
+            await self._check(mine)
 
     async def reset(self, conn: ACT, /) -> bool:
         """Roll back what is open, and run the user's reset."""
         if self._hopeless(conn):
             return False
-        conn._pool = self.pool()
-        try:
-            if self._must_roll_back(conn):
-                await conn.rollback()
+        with self._in_hand(conn) as mine:
+            if self._must_roll_back(mine):
+                await mine.rollback()
             if self._reset is not None:
-                await self._reset(conn)
-                _must_be_idle(conn, "reset", self._reset)
-        finally:
-            conn._pool = None
-        return conn.pgconn.transaction_status == IDLE
+                await self._reset(mine)
+                _must_be_idle(mine, "reset", self._reset)
+            return mine.pgconn.transaction_status == IDLE
 
     def _returning(self, conn: Callable[[], ACT | None]) -> Callable[[], Any]:
         async def close() -> None:
@@ -318,8 +356,7 @@ class AsyncConnectionAdapter(_Common[ACT]):
             if mine is None or pool is None:
                 return  # returned already; the pool itself closes it otherwise
             if pool.close_returns:
-                await pool.putconn(mine)
-                _note_place_of_return(mine, _getframe(1))
+                pool._take_back(mine, _getframe(1), clean=_is_quiet(mine))
             else:
                 await type(mine).close(mine)
 
@@ -328,6 +365,8 @@ class AsyncConnectionAdapter(_Common[ACT]):
     async def close(self, conn: ACT, /) -> None:
         """Close it for real, whatever `close_returns` says."""
         conn._pool = None
+        if (pgconn := pgconn_behind(conn)) is not None:
+            conn.pgconn = pgconn
         await type(conn).close(conn)
 
 

@@ -27,7 +27,8 @@ from psycopg_pool.abc import (
 
 from .._adapter import AsyncAdapter
 from .._async import AsyncPool
-from .._core import Entry
+from .._core import Nested
+from .._drivers.tasks import task_of
 from ._adapter import AsyncConnectionAdapter
 from ._face import NullFace, PsycopgFace, own_engine
 
@@ -38,9 +39,9 @@ IDLE = int(TransactionStatus.IDLE)
 class AsyncConnectionLease(Generic[ACT]):
     """A borrower's claim on a connection, from `with` to its end."""
 
-    __slots__ = ("_pool", "_timeout", "entry")
+    __slots__ = ("_conn", "_pool", "_timeout")
 
-    entry: Entry[ACT]
+    _conn: ACT
 
     def __init__(self, pool: AsyncConnectionPool[ACT], timeout: float | None) -> None:
         self._pool = pool
@@ -50,13 +51,17 @@ class AsyncConnectionLease(Generic[ACT]):
         pool = self._pool
         engine = pool._engine
         now = engine.clock()
-        entry = engine.core.borrow(now)
+        owner = id(task_of(engine.loop))
+        entry = engine.core.borrow(now, owner)
         if entry is None or now >= entry.due_at:
-            entry = await engine.settle(entry, now, self._timeout)
-        self.entry = entry
-        conn = entry.resource
-        conn._pool = pool
-        conn._edgepool_claim = self  # type: ignore[attr-defined]
+            entry = await engine.settle(entry, now, self._timeout, owner)
+        if engine.tracker is None:
+            frame, note = _getframe(1), entry.tether.note
+            note.code, note.offset = frame.f_code, frame.f_lasti
+            note.returned = False
+        else:
+            engine.tracker.note(entry.tether, 1)
+        self._conn = conn = pool._lend(entry)
         return conn
 
     async def __aexit__(
@@ -65,22 +70,17 @@ class AsyncConnectionLease(Generic[ACT]):
         exc_val: BaseException | None,
         exc_tb: TracebackType | None,
     ) -> None:
-        entry, pool = self.entry, self._pool
-        conn = entry.resource
-        try:
-            mine = conn._edgepool_claim is self  # type: ignore[attr-defined]
-        except AttributeError:
-            mine = False
-        if not mine:  # it was returned in the block; it may be another's by now
+        conn, pool = self._conn, self._pool
+        if conn._pool is not pool:  # it was returned in the block
             raise pool._not_lent(conn)
         # On an idle connection psycopg's exit would only commit nothing, for 1 µs.
         if conn.pgconn.transaction_status == IDLE and conn._pipeline is None:
-            pool._give(conn, entry, pool._returns_clean)
+            pool._take_back(conn, None, clean=True)
             return
         try:
             await conn.__aexit__(exc_type, exc_val, exc_tb)
         finally:
-            pool._give(conn, entry, clean=False)
+            pool._take_back(conn, None, clean=False)
 
 
 @own_engine
@@ -128,6 +128,11 @@ class AsyncConnectionPool(
         check_after: a check is skipped on a connection that was proven alive within so
             many seconds; above 0, idle ones are also checked in the background that
             often, with an empty query if there is no `check`. Default: 0.
+        nested: what becomes of a thread or task that would wait for itself, since all
+            connections are lent to those who wait for one. "error": it is refused at
+            once; "wait": it waits for its timeout.
+        track_borrows: note who borrows what, and where: for the warnings about what
+            was never returned.
 
     Raises:
         ValueError: an argument is out of range; says which, its value and the limit.
@@ -158,6 +163,8 @@ class AsyncConnectionPool(
         num_workers: int = 3,
         max_connecting: int | None = None,
         check_after: float = 0.0,
+        nested: Nested = "error",
+        track_borrows: bool = False,
     ) -> None:
         if open:
             warnings.warn(
@@ -192,6 +199,8 @@ class AsyncConnectionPool(
             num_workers=num_workers,
             max_connecting=max_connecting,
             check_after=check_after,
+            nested=nested,
+            track_borrows=track_borrows,
         )
 
     def __del__(self) -> None:
@@ -220,13 +229,12 @@ class AsyncConnectionPool(
         """Borrow a connection, to be returned with `putconn`; see `connection`."""
         engine = self._engine
         now = engine.clock()
-        entry = engine.core.borrow(now)
+        entry = engine.core.borrow(now, None)
         if entry is None or now >= entry.due_at:
-            entry = await engine.settle(entry, now, timeout)
-        conn = entry.resource
-        conn._pool = self
-        conn._edgepool_claim = entry  # type: ignore[attr-defined]
-        return conn
+            entry = await engine.settle(entry, now, timeout, None)
+        if engine.tracker is not None:
+            engine.tracker.note(entry.tether, 1)
+        return self._lend(entry)
 
     async def putconn(self, conn: ACT) -> None:
         """Return a connection that `getconn` gave.
@@ -236,31 +244,11 @@ class AsyncConnectionPool(
         Raises:
             ValueError: it is not lent by this pool; says where it was returned.
         """
-        claim: Any = getattr(conn, "_edgepool_claim", None)
-        if claim is None or conn._pool is not self:
+        session: Any = getattr(conn, "_edgepool", None)
+        if session is None or conn._pool is not self:
             raise self._not_lent(conn)
-        entry: Entry[ACT] = getattr(claim, "entry", claim)  # a lease, or the entry
-        idle = conn.pgconn.transaction_status == IDLE and conn._pipeline is None
-        self._give(conn, entry, idle and self._returns_clean)
-
-    def _give(self, conn: ACT, entry: Entry[ACT], clean: bool) -> None:
-        try:
-            # Of two who return it at the same time, one can delete the attribute.
-            del conn._edgepool_claim  # type: ignore[attr-defined]
-        except AttributeError:
-            raise self._not_lent(conn) from None
-        conn._pool = None
-        frame = _getframe(2)
-        conn._edgepool_returned_by = frame.f_code  # type: ignore[attr-defined]
-        conn._edgepool_returned_at = frame.f_lasti  # type: ignore[attr-defined]
-        engine = self._engine
-        if not clean:
-            engine.put(entry)
-            return
-        now = engine.clock()
-        if (event := engine.core.give_back(now, entry)) is not None:
-            event(now, entry)
-            engine.see_to_it()
+        idle = session.pgconn.transaction_status == IDLE and conn._pipeline is None
+        self._take_back(conn, _getframe(1), idle)
 
     @staticmethod
     async def check_connection(conn: ACT) -> None:
@@ -317,6 +305,8 @@ class AsyncNullConnectionPool(
         num_workers: int = 3,
         max_connecting: int | None = None,
         check_after: float = 0.0,
+        nested: Nested = "error",
+        track_borrows: bool = False,
     ) -> None:
         super().__init__(
             conninfo,
@@ -339,6 +329,8 @@ class AsyncNullConnectionPool(
             num_workers=num_workers,
             max_connecting=max_connecting,
             check_after=check_after,
+            nested=nested,
+            track_borrows=track_borrows,
         )
 
     async def wait(self, timeout: float = 30.0) -> None:

@@ -39,19 +39,11 @@ def watch(fd: int) -> Readable:
     return poll.poll
 
 
-def is_alive(pgconn: PGconn, readable: Readable) -> bool:
-    """Tell, without a round trip, whether the server has closed an idle connection.
+def survives_news(pgconn: PGconn, readable: Readable) -> bool:
+    """Read what the server has said unasked; tell whether the session goes on.
 
-    A socket that is readable while nothing was asked has news: the end of the session,
-    or only a notice, a notification or a changed parameter. libpq can tell which, once
-    it has read it.
+    libpq can tell, once it has read it.
     """
-    if pgconn.status != OK:
-        return False
-    return not readable(0) or _survives_news(pgconn, readable)
-
-
-def _survives_news(pgconn: PGconn, readable: Readable) -> bool:
     # The farewell of a session is an error that comes as a notice, and the end of the
     # stream may follow it a moment later: a reader who waits for the end alone would
     # call the session alive in between.

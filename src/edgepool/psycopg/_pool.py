@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from _thread import get_ident
 from contextlib import suppress
 from sys import _getframe
 from time import monotonic
@@ -26,7 +27,7 @@ from psycopg_pool.abc import (
 )
 
 from .._adapter import Adapter
-from .._core import Entry
+from .._core import Nested
 from .._sync import Pool
 from ._adapter import ConnectionAdapter
 from ._face import NullFace, PsycopgFace, own_engine
@@ -38,9 +39,9 @@ IDLE = int(TransactionStatus.IDLE)
 class ConnectionLease(Generic[CT]):
     """A borrower's claim on a connection, from `with` to its end."""
 
-    __slots__ = ("_pool", "_timeout", "entry")
+    __slots__ = ("_conn", "_pool", "_timeout")
 
-    entry: Entry[CT]
+    _conn: CT
 
     def __init__(self, pool: ConnectionPool[CT], timeout: float | None) -> None:
         self._pool = pool
@@ -50,13 +51,17 @@ class ConnectionLease(Generic[CT]):
         pool = self._pool
         engine = pool._engine
         now = monotonic()
-        entry = engine.core.borrow(now)
+        owner = get_ident()
+        entry = engine.core.borrow(now, owner)
         if entry is None or now >= entry.due_at:
-            entry = engine.settle(entry, now, self._timeout)
-        self.entry = entry
-        conn = entry.resource
-        conn._pool = pool
-        conn._edgepool_claim = self  # type: ignore[attr-defined]
+            entry = engine.settle(entry, now, self._timeout, owner)
+        if engine.tracker is None:
+            frame, note = _getframe(1), entry.tether.note
+            note.code, note.offset = frame.f_code, frame.f_lasti
+            note.returned = False
+        else:
+            engine.tracker.note(entry.tether, 1)
+        self._conn = conn = pool._lend(entry)
         return conn
 
     def __exit__(
@@ -65,22 +70,17 @@ class ConnectionLease(Generic[CT]):
         exc_val: BaseException | None,
         exc_tb: TracebackType | None,
     ) -> None:
-        entry, pool = self.entry, self._pool
-        conn = entry.resource
-        try:
-            mine = conn._edgepool_claim is self  # type: ignore[attr-defined]
-        except AttributeError:
-            mine = False
-        if not mine:  # it was returned in the block; it may be another's by now
+        conn, pool = self._conn, self._pool
+        if conn._pool is not pool:  # it was returned in the block
             raise pool._not_lent(conn)
         # On an idle connection psycopg's exit would only commit nothing, for 1 µs.
         if conn.pgconn.transaction_status == IDLE and conn._pipeline is None:
-            pool._give(conn, entry, pool._returns_clean)
+            pool._take_back(conn, None, clean=True)
             return
         try:
             conn.__exit__(exc_type, exc_val, exc_tb)
         finally:
-            pool._give(conn, entry, clean=False)
+            pool._take_back(conn, None, clean=False)
 
 
 @own_engine
@@ -123,6 +123,11 @@ class ConnectionPool(
         check_after: a check is skipped on a connection that was proven alive within so
             many seconds; above 0, idle ones are also checked in the background that
             often, with an empty query if there is no `check`. Default: 0.
+        nested: what becomes of a thread or task that would wait for itself, since all
+            connections are lent to those who wait for one. "error": it is refused at
+            once; "wait": it waits for its timeout.
+        track_borrows: note who borrows what, and where: for the warnings about what
+            was never returned.
 
     Raises:
         ValueError: an argument is out of range; says which, its value and the limit.
@@ -153,6 +158,8 @@ class ConnectionPool(
         num_workers: int = 3,
         max_connecting: int | None = None,
         check_after: float = 0.0,
+        nested: Nested = "error",
+        track_borrows: bool = False,
     ) -> None:
         adapter = ConnectionAdapter[CT](
             conninfo,
@@ -180,6 +187,8 @@ class ConnectionPool(
             num_workers=num_workers,
             max_connecting=max_connecting,
             check_after=check_after,
+            nested=nested,
+            track_borrows=track_borrows,
         )
 
     def __del__(self) -> None:
@@ -208,13 +217,12 @@ class ConnectionPool(
         """Borrow a connection, to be returned with `putconn`; see `connection`."""
         engine = self._engine
         now = monotonic()
-        entry = engine.core.borrow(now)
+        entry = engine.core.borrow(now, None)
         if entry is None or now >= entry.due_at:
-            entry = engine.settle(entry, now, timeout)
-        conn = entry.resource
-        conn._pool = self
-        conn._edgepool_claim = entry  # type: ignore[attr-defined]
-        return conn
+            entry = engine.settle(entry, now, timeout, None)
+        if engine.tracker is not None:
+            engine.tracker.note(entry.tether, 1)
+        return self._lend(entry)
 
     def putconn(self, conn: CT) -> None:
         """Return a connection that `getconn` gave.
@@ -224,28 +232,11 @@ class ConnectionPool(
         Raises:
             ValueError: it is not lent by this pool; says where it was returned.
         """
-        claim: Any = getattr(conn, "_edgepool_claim", None)
-        if claim is None or conn._pool is not self:
+        session: Any = getattr(conn, "_edgepool", None)
+        if session is None or conn._pool is not self:
             raise self._not_lent(conn)
-        entry: Entry[CT] = getattr(claim, "entry", claim)  # a lease, or the entry
-        idle = conn.pgconn.transaction_status == IDLE and conn._pipeline is None
-        self._give(conn, entry, idle and self._returns_clean)
-
-    def _give(self, conn: CT, entry: Entry[CT], clean: bool) -> None:
-        try:
-            # Of two who return it at the same time, one can delete the attribute.
-            del conn._edgepool_claim  # type: ignore[attr-defined]
-        except AttributeError:
-            raise self._not_lent(conn) from None
-        conn._pool = None
-        frame = _getframe(2)
-        conn._edgepool_returned_by = frame.f_code  # type: ignore[attr-defined]
-        conn._edgepool_returned_at = frame.f_lasti  # type: ignore[attr-defined]
-        engine = self._engine
-        if not clean:
-            engine.put(entry)
-        elif (event := engine.core.give_back(monotonic(), entry)) is not None:
-            engine.tell(event, entry)
+        idle = session.pgconn.transaction_status == IDLE and conn._pipeline is None
+        self._take_back(conn, _getframe(1), idle)
 
     @staticmethod
     def check_connection(conn: CT) -> None:
@@ -300,6 +291,8 @@ class NullConnectionPool(
         num_workers: int = 3,
         max_connecting: int | None = None,
         check_after: float = 0.0,
+        nested: Nested = "error",
+        track_borrows: bool = False,
     ) -> None:
         super().__init__(
             conninfo,
@@ -322,6 +315,8 @@ class NullConnectionPool(
             num_workers=num_workers,
             max_connecting=max_connecting,
             check_after=check_after,
+            nested=nested,
+            track_borrows=track_borrows,
         )
 
     def wait(self, timeout: float = 30.0) -> None:

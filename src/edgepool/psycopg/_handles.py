@@ -1,0 +1,302 @@
+"""The objects that stand for a session: the one that is lent, and those given back.
+
+A borrower gets psycopg's own connection object, and may keep it for longer than he may
+use it. So the object of a connection that is not lent has a `Refusal` where psycopg
+looks for libpq's connection, which says where it was returned. If somebody still refers
+to the object when the session is lent again, then it stays like that for ever, and the
+next borrower gets a new one.
+"""
+
+# pyright: reportPrivateUsage=false, reportUnknownVariableType=false
+# pyright: reportUnknownMemberType=false, reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from sys import getrefcount
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
+from weakref import ref
+
+import psycopg
+from psycopg import BaseConnection
+from psycopg import adapters as global_adapters
+from psycopg.adapt import AdaptersMap
+from psycopg.pq import ConnStatus
+
+from .._core import Note
+from .._places import place
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGconn
+
+    from .._core import Entry, Tether
+
+C = TypeVar("C", bound="BaseConnection[Any]")
+
+BAD = int(ConnStatus.BAD)
+
+
+class _Holder:
+    """Stands for what has the only reference to something."""
+
+    __slots__ = ("thing",)
+
+    def __init__(self) -> None:
+        self.thing = object()
+
+
+def _count(holder: _Holder) -> int:
+    return getrefcount(holder.thing)
+
+
+# How often `getrefcount(holder.thing)` counts what nobody else refers to.
+ALONE = _count(_Holder())
+
+# What may be asked of a session after the return: what changes nothing, of libpq's
+# connection.
+TELLING = frozenset(
+    (
+        *("backend_pid", "db", "error_message", "host", "hostaddr", "info", "options"),
+        *("parameter_status", "port", "protocol_version", "server_version"),
+        *("transaction_status", "used_gssapi", "used_password", "user", "_encoding"),
+    )
+)
+
+
+class ConnectionReturned(psycopg.InterfaceError):
+    """The connection was returned to its pool, and may be somebody else's by now.
+
+    Says where it was returned. Nothing was sent to the server.
+    """
+
+    __module__ = "edgepool"
+
+
+class Refusal(int):
+    """Stands in for libpq's connection in an object that was returned.
+
+    It is its own `status`, one with which psycopg cannot work; when psycopg wants to
+    say so, the text is ours. What only tells of the session is let through.
+    """
+
+    find: Callable[[], PGconn | None]
+    note: Note
+
+    @property
+    def status(self) -> int:
+        """BAD if the session has ended; else what psycopg refuses to work with."""
+        pgconn = self.find()
+        return BAD if pgconn is None or pgconn.status == BAD else self
+
+    def __getattr__(self, name: str) -> Any:
+        pgconn = self.find()
+        if pgconn is None or name not in TELLING:
+            self.refuse()
+        return getattr(pgconn, name)
+
+    def __str__(self) -> str:
+        self.refuse()
+
+    def refuse(self) -> NoReturn:
+        """Say what went wrong."""
+        raise ConnectionReturned(
+            f"the connection is used after it was returned {self.where()}"
+        )
+
+    def where(self) -> str:
+        """Tell where it was returned, in words that go on after "returned"."""
+        # Who has borrowed by `with` has to return it himself, at the end of the block.
+        how = "at" if self.note.returned else "by the block at"
+        return f"{how} {place(self.note)}"
+
+
+def _refusal(find: Callable[[], PGconn | None], note: Note) -> PGconn:
+    # Made often: so without an __init__.
+    refusal = Refusal(ConnStatus.NEEDED)
+    refusal.find = find
+    refusal.note = note
+    return cast("PGconn", refusal)
+
+
+class Adapters(AdaptersMap):
+    """The adapters of a connection, which its session forgets when they are changed."""
+
+    def __init__(self, session: Session[Any]) -> None:
+        super().__init__(session.template or global_adapters)
+        self._session = ref(session)
+
+    def register_dumper(self, cls: Any, dumper: Any) -> None:
+        """See psycopg."""
+        self._are_changed()
+        super().register_dumper(cls, dumper)
+
+    def register_loader(self, oid: Any, loader: Any) -> None:
+        """See psycopg."""
+        self._are_changed()
+        super().register_loader(oid, loader)
+
+    def _are_changed(self) -> None:
+        if (session := self._session()) is not None:
+            session.adapters = None
+
+
+class Session(Generic[C]):
+    """What a pool knows of a session, whichever object stands for it at the time.
+
+    It is the connection's attribute `_edgepool`.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "adapters",
+        "autocommit",
+        "begin",
+        "close",
+        "cursor_factory",
+        "entry",
+        "find",
+        "handlers",
+        "names",
+        "new_lock",
+        "pgconn",
+        "prepare_threshold",
+        "prepared",
+        "readable",
+        "refusal",
+        "row_factory",
+        "server_cursor_factory",
+        "spare",
+        "template",
+        "tether",
+        "transaction",
+    )
+
+    entry: Entry[C]
+    """While it is lent. Of two who return it at the same time, one can delete it."""
+
+    tether: Tether[C]
+    """Leads to the entry, whether it is lent or not."""
+
+    refusal: PGconn
+    """A `Refusal`; that it is no `PGconn` is its point."""
+
+    def __init__(
+        self,
+        conn: C,
+        readable: Callable[[int], object],
+        new_lock: Callable[[], Any],
+        close: Callable[[Callable[[], C | None]], Any] | None,
+    ) -> None:
+        self.pgconn = conn.pgconn
+        self.readable = readable
+        # Another object, which is not lent, and the attributes that it takes.
+        self.spare: C | None = None
+        self.names: tuple[str, ...] = ()
+        self.new_lock = new_lock
+        self.close = close
+        # What every borrower finds, as `configure` has left it.
+        mine: Any = conn
+        self.autocommit = conn._autocommit
+        self.transaction = conn._isolation_level, conn._read_only, conn._deferrable
+        # psycopg keeps this text until one of these three is set.
+        self.begin = conn._get_tx_start_command()
+        self.row_factory = mine.row_factory
+        self.cursor_factory = mine.cursor_factory
+        self.server_cursor_factory = mine.server_cursor_factory
+        self.prepared = conn._prepared
+        self.prepare_threshold = conn._prepared.prepare_threshold
+        self.handlers = list(conn._notice_handlers), list(conn._notify_handlers)
+        # psycopg makes a copy of its global adapters when a connection is first used.
+        self.template = conn._adapters
+        self.adapters: Adapters | None = None
+
+    def settle_in(self, conn: C, entry: Entry[C]) -> None:
+        """Make a new connection and its entry known to each other."""
+        self.tether = entry.tether
+        self.find = ref(self.pgconn)
+        self.refusal = _refusal(self.find, entry.tether.note)
+        entry.weak = ref(conn)
+        # As psycopg does, but for whichever object stands for the session.
+        pgconn, find = self.pgconn, cast("Any", self._current)
+        pgconn.notice_handler = partial(BaseConnection._notice_handler, find)
+        pgconn.notify_handler = partial(BaseConnection._notify_handler, find)
+        conn.pgconn = self.refusal
+
+    def copies(self, conn: C) -> tuple[C | None, C]:
+        """Make a new object; return what is a spare one from then on, and that one.
+
+        Attribute by attribute: after any use of `__dict__` an object is for ever slow,
+        as Python sees it. So the first one, of which the names are learnt, is no spare.
+        """
+        spare = conn if self.names else None
+        self.names = self.names or tuple(vars(conn))
+        fresh = object.__new__(type(conn))
+        for name in self.names:
+            setattr(fresh, name, getattr(conn, name, None))
+        fresh._num_transactions = 0
+        fresh.pgconn = _refusal(self.find, Note())
+        if self.close is not None:
+            fresh.close = self.close(ref(fresh))  # type: ignore[attr-defined]
+        return spare, fresh
+
+    def _current(self) -> C | None:
+        entry = self.tether()
+        return None if entry is None else entry.reach()
+
+    def restore(self, conn: C) -> None:
+        """Give the connection's attributes the values that `configure` has left."""
+        mine: Any = conn
+        conn._autocommit = self.autocommit
+        conn._isolation_level, conn._read_only, conn._deferrable = self.transaction
+        conn._begin_statement = self.begin
+        mine.row_factory = self.row_factory
+        mine.cursor_factory = self.cursor_factory
+        mine.server_cursor_factory = self.server_cursor_factory
+        conn._prepared = self.prepared
+        conn._prepared.prepare_threshold = self.prepare_threshold
+        notice_handlers, notify_handlers = self.handlers
+        conn._notice_handlers = list(notice_handlers)
+        conn._notify_handlers = list(notify_handlers)
+        if conn._adapters is not self.adapters:
+            conn._adapters = self.adapters = Adapters(self)
+
+
+def renewed(conn: C) -> C:
+    """Put another object in the place of one that its last borrower may still have.
+
+    The old one refuses, until nobody has it any more; then it may be lent once more.
+    """
+    session: Session[C] = conn._edgepool  # type: ignore[attr-defined]
+    entry = session.tether()
+    assert entry is not None
+    if session.spare is None or getrefcount(session.spare) > ALONE:
+        session.spare, fresh = session.copies(conn)
+    else:
+        session.spare, fresh = conn, session.spare
+    old: Any = conn
+    new: Any = fresh
+    new._edgepool = session
+    # Unless it is what a generator that was not finished has left behind.
+    new.lock = session.new_lock() if old.lock.locked() else old.lock
+    new._notifies_backlog = old._notifies_backlog or deque()
+    session.restore(fresh)
+    refusal: Any = new.pgconn
+    session.tether.note = refusal.note
+    # Nothing that the two would share is left to the old one.
+    old._adapters = old._notice_handlers = old._notify_handlers = old._prepared = (
+        old.pgconn
+    ) = session.refusal
+    old._edgepool = None
+    session.refusal = refusal
+    entry.weak = ref(fresh)
+    entry.resource = fresh
+    return fresh
+
+
+def pgconn_behind(conn: BaseConnection[Any]) -> PGconn | None:
+    """Give libpq's connection behind an object, also behind one that refuses."""
+    pgconn: Any = conn.pgconn
+    found: PGconn | None = pgconn.find() if isinstance(pgconn, Refusal) else pgconn
+    return found
