@@ -3,7 +3,13 @@
 from ._adapter import Adapter, AsyncAdapter, PermanentError, Watchful
 from ._async import AsyncLease, AsyncPool
 from ._core import PoolStatistics
-from ._errors import ConnectFailed, PoolClosed, PoolTimeout, TooManyRequests
+from ._errors import (
+    ConnectFailed,
+    PoolClosed,
+    PoolOverloaded,
+    PoolTimeout,
+    TooManyRequests,
+)
 from ._sync import Lease, Pool
 from .psycopg import (
     AsyncConnectionPool,
@@ -26,6 +32,7 @@ __all__ = [
     "PermanentError",
     "Pool",
     "PoolClosed",
+    "PoolOverloaded",
     "PoolStatistics",
     "PoolTimeout",
     "TooManyRequests",

@@ -45,6 +45,7 @@ class Refusal(Enum):
     FULL = "too many waiting"
     CLOSED = "closed"
     FAILED = "connecting fails, and waiting would not help"
+    SHED = "overloaded"
 
 
 class Entry(Generic[T]):

@@ -47,6 +47,10 @@ class Settings:
     stagger: float = 0.0
     """Between the start of a connect and the next one beside it."""
     reconnect_timeout: float = 300.0
+    shed_target: float | None = None
+    """How long a wait may be that is no sign of an overload; None: nobody is shed."""
+    shed_interval: float = 1.0
+    """Waits have to be longer for so long, for it to be an overload."""
     keep_idle: bool = True
     """False in null pools: what nobody waits for is closed."""
 
@@ -77,3 +81,6 @@ class Settings:
         _at_least("probe_after", self.probe_after, 0)
         _at_least("stagger", self.stagger, 0)
         _at_least("reconnect_timeout", self.reconnect_timeout, 0)
+        if self.shed_target is not None:
+            _at_least("shed_target", self.shed_target, 0)
+        _at_least("shed_interval", self.shed_interval, 0)

@@ -128,6 +128,11 @@ class AsyncConnectionPool(
         check_after: a check is skipped on a connection that was proven alive within so
             many seconds; above 0, idle ones are also checked in the background that
             often, with an empty query if there is no `check`. Default: 0.
+        shed_target: how long a wait may be that is no sign of an overload, in seconds.
+            In an overload, whoever has waited for twice as long is sent away with
+            `PoolOverloaded`. Default: None, nobody is.
+        shed_interval: it is an overload if for so many seconds nobody who waited was
+            served within shed_target. Default: 1.
 
     Raises:
         ValueError: an argument is out of range; says which, its value and the limit.
@@ -158,6 +163,8 @@ class AsyncConnectionPool(
         num_workers: int = 3,
         max_connecting: int | None = None,
         check_after: float = 0.0,
+        shed_target: float | None = None,
+        shed_interval: float = 1.0,
     ) -> None:
         if open:
             warnings.warn(
@@ -192,6 +199,8 @@ class AsyncConnectionPool(
             num_workers=num_workers,
             max_connecting=max_connecting,
             check_after=check_after,
+            shed_target=shed_target,
+            shed_interval=shed_interval,
         )
 
     def __del__(self) -> None:
@@ -212,6 +221,7 @@ class AsyncConnectionPool(
             PoolTimeout: none became available in time.
             ConnectFailed: connecting fails, and waiting would not help.
             TooManyRequests: `max_waiting` others wait already.
+            PoolOverloaded: more come than can be served; see `shed_target`.
             PoolClosed: the pool is not open, or was closed meanwhile.
         """
         return AsyncConnectionLease(self, timeout)
@@ -317,6 +327,8 @@ class AsyncNullConnectionPool(
         num_workers: int = 3,
         max_connecting: int | None = None,
         check_after: float = 0.0,
+        shed_target: float | None = None,
+        shed_interval: float = 1.0,
     ) -> None:
         super().__init__(
             conninfo,
@@ -339,6 +351,8 @@ class AsyncNullConnectionPool(
             num_workers=num_workers,
             max_connecting=max_connecting,
             check_after=check_after,
+            shed_target=shed_target,
+            shed_interval=shed_interval,
         )
 
     async def wait(self, timeout: float = 30.0) -> None:

@@ -98,6 +98,8 @@ class PsycopgFace(Face[C, A]):
         num_workers: int,
         max_connecting: int | None,
         check_after: float,
+        shed_target: float | None,
+        shed_interval: float,
     ) -> None:
         if num_workers < 1:
             raise ValueError(f"num_workers must be at least 1, not {num_workers}")
@@ -127,6 +129,8 @@ class PsycopgFace(Face[C, A]):
             probe_after=PROBE_AFTER,
             stagger=STAGGER,
             reconnect_timeout=reconnect_timeout,
+            shed_target=shed_target,
+            shed_interval=shed_interval,
             keep_idle=self._keep_idle,
         )
         self._adapter.pool = ref(self)

@@ -123,6 +123,11 @@ class ConnectionPool(
         check_after: a check is skipped on a connection that was proven alive within so
             many seconds; above 0, idle ones are also checked in the background that
             often, with an empty query if there is no `check`. Default: 0.
+        shed_target: how long a wait may be that is no sign of an overload, in seconds.
+            In an overload, whoever has waited for twice as long is sent away with
+            `PoolOverloaded`. Default: None, nobody is.
+        shed_interval: it is an overload if for so many seconds nobody who waited was
+            served within shed_target. Default: 1.
 
     Raises:
         ValueError: an argument is out of range; says which, its value and the limit.
@@ -153,6 +158,8 @@ class ConnectionPool(
         num_workers: int = 3,
         max_connecting: int | None = None,
         check_after: float = 0.0,
+        shed_target: float | None = None,
+        shed_interval: float = 1.0,
     ) -> None:
         adapter = ConnectionAdapter[CT](
             conninfo,
@@ -180,6 +187,8 @@ class ConnectionPool(
             num_workers=num_workers,
             max_connecting=max_connecting,
             check_after=check_after,
+            shed_target=shed_target,
+            shed_interval=shed_interval,
         )
 
     def __del__(self) -> None:
@@ -200,6 +209,7 @@ class ConnectionPool(
             PoolTimeout: none became available in time.
             ConnectFailed: connecting fails, and waiting would not help.
             TooManyRequests: `max_waiting` others wait already.
+            PoolOverloaded: more come than can be served; see `shed_target`.
             PoolClosed: the pool is not open, or was closed meanwhile.
         """
         return ConnectionLease(self, timeout)
@@ -300,6 +310,8 @@ class NullConnectionPool(
         num_workers: int = 3,
         max_connecting: int | None = None,
         check_after: float = 0.0,
+        shed_target: float | None = None,
+        shed_interval: float = 1.0,
     ) -> None:
         super().__init__(
             conninfo,
@@ -322,6 +334,8 @@ class NullConnectionPool(
             num_workers=num_workers,
             max_connecting=max_connecting,
             check_after=check_after,
+            shed_target=shed_target,
+            shed_interval=shed_interval,
         )
 
     def wait(self, timeout: float = 30.0) -> None:
