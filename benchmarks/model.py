@@ -86,6 +86,8 @@ class Row:
     against: Mapping[str, str] = field(default_factory=dict)
     """Whom a contender is compared with, where that is not psycopg_pool."""
     note: str = ""
+    judged: str = JUDGED
+    """Who is held to the targets."""
 
     def baseline_of(self, contender: str) -> str:
         """Name the contender that *contender*'s ratios are taken to."""

@@ -148,6 +148,7 @@ async def _psycopg_style(
     settings: Settings,
     pool_class: Any,
     adjust: Callable[[Any], None] | None = None,
+    timeout: float = TIMEOUT,
     **options: Any,
 ) -> AsyncIterator[Peer]:
     """Open a pool with psycopg_pool's interface: psycopg_pool's, or ours."""
@@ -157,7 +158,7 @@ async def _psycopg_style(
         kwargs={"autocommit": True},
         min_size=settings.minimum,
         max_size=settings.size,
-        timeout=TIMEOUT,
+        timeout=timeout,
         open=False,
         **options,
     )

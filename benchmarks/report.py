@@ -45,11 +45,11 @@ def target_text(bound: float | None, target: Target, unit: str) -> str:
 
 
 def verdict(outcome: Outcome, metric: Metric) -> str:
-    """Say whether edgepool reaches this metric's target; empty if there is none."""
+    """Say whether who is judged reaches this metric's target; empty if none is set."""
     if metric.target is None:
         return ""
     figures = outcome.ratio if metric.target.on == "ratio" else outcome.absolute
-    figure = figures(JUDGED, metric)
+    figure = figures(outcome.row.judged, metric)
     return "not measured" if figure is None else metric.target.verdict(figure.median)
 
 
@@ -126,11 +126,12 @@ def summary(outcomes: list[Outcome]) -> str:
 
 
 def _summary_line(outcome: Outcome, metric: Metric, target: Target) -> str:
-    ratio = outcome.ratio(JUDGED, metric) if metric.comparable else None
+    judged = outcome.row.judged
+    ratio = outcome.ratio(judged, metric) if metric.comparable else None
     cells = [
         f"{outcome.row.title}: {metric.title}",
         _value(outcome.absolute(BASELINE, metric), metric),
-        _value(outcome.absolute(JUDGED, metric), metric),
+        _value(outcome.absolute(judged, metric), metric),
         ratio_text(ratio),
         target_text(target.limit, target, metric.unit),
         target_text(target.stretch, target, metric.unit),

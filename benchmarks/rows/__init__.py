@@ -1,7 +1,7 @@
 """The rows of the speed table, one module per group; ``ALL`` is their order."""
 
 from ..model import Row
-from . import burst, footprint, liveness, load, overhead, recovery, waiters
+from . import burst, footprint, liveness, load, overhead, overload, recovery, waiters
 
 ALL: tuple[Row, ...] = (
     *overhead.ROWS,
@@ -10,5 +10,6 @@ ALL: tuple[Row, ...] = (
     *burst.ROWS,
     *waiters.ROWS,
     *recovery.ROWS,
+    *overload.ROWS,
     *footprint.ROWS,
 )

@@ -7,6 +7,7 @@ from ._errors import (
     ConnectFailed,
     NestedBorrow,
     PoolClosed,
+    PoolOverloaded,
     PoolTimeout,
     TooManyRequests,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "PermanentError",
     "Pool",
     "PoolClosed",
+    "PoolOverloaded",
     "PoolStatistics",
     "PoolTimeout",
     "TooManyRequests",

@@ -87,6 +87,7 @@ class AsyncPool(Face[T, AsyncAdapter[T]]):
             PoolTimeout: none became available in time.
             ConnectFailed: connecting fails, and waiting would not help.
             TooManyRequests: `max_waiting` others wait already.
+            PoolOverloaded: more come than can be served; see `shed_target`.
             PoolClosed: the pool is not open, or was closed meanwhile.
         """
         return AsyncLease(self._engine, timeout)

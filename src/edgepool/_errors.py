@@ -80,6 +80,17 @@ class NestedBorrow(PoolTimeout):
     __module__ = "edgepool"
 
 
+class PoolOverloaded(PoolTimeout):
+    """More come than can be served, and this caller had waited for long enough.
+
+    Only with `shed_target`. It is a `PoolTimeout` because that is what would have come
+    of waiting on: what handles that keeps working. Whoever can should tell his own
+    caller to come again later (HTTP 503), and not try again at once.
+    """
+
+    __module__ = "edgepool"
+
+
 def refused(
     waiter: Waiter[Any], name: str, statistics: PoolStatistics, waited: float
 ) -> PoolClosed | TooManyRequests | PoolTimeout:
@@ -103,6 +114,12 @@ def refused(
     elif waiter.refusal is Refusal.FAILED:
         error = ConnectFailed(
             f"the pool {name!r} cannot connect: {waiter.cause}", statistics, waited
+        )
+    elif waiter.refusal is Refusal.SHED:
+        error = PoolOverloaded(
+            f"the pool {name!r} is overloaded, given up after {waited:.2f} sec",
+            statistics,
+            waited,
         )
     else:
         error = PoolTimeout(

@@ -73,6 +73,11 @@ class Face(Generic[T, A]):
         check_after: a check is due before a borrow if the resource was not proven alive
             for so many seconds; above 0, idle ones are also checked in the background
             that often. 0: at each borrow. Infinity: never.
+        shed_target: how long a wait may be that is no sign of an overload, in seconds.
+            In an overload, whoever has waited for twice as long is sent away with
+            `PoolOverloaded`. None: nobody is.
+        shed_interval: it is an overload if for so many seconds nobody who waited was
+            served within shed_target.
         reconnect_timeout: how long connecting may fail, in seconds, before
             `reconnect_failed` is called. The pool goes on trying in any case.
         reconnect_failed: called with the pool when connecting has failed for so long,
@@ -105,6 +110,8 @@ class Face(Generic[T, A]):
         max_idle: float = 10 * 60.0,
         max_connecting: int = 10,
         check_after: float = 0.0,
+        shed_target: float | None = None,
+        shed_interval: float = 1.0,
         reconnect_timeout: float = 5 * 60.0,
         reconnect_failed: Callable[[Any], object] | None = None,
         nested: Nested = "error",
@@ -124,6 +131,8 @@ class Face(Generic[T, A]):
             stagger=STAGGER,
             reconnect_timeout=reconnect_timeout,
             nested=nested,
+            shed_target=shed_target,
+            shed_interval=shed_interval,
         )
         self._set_up(adapter, settings, open, name, reconnect_failed, track_borrows)
 
@@ -269,6 +278,24 @@ class Face(Generic[T, A]):
     def check_after(self) -> float:
         """How long a connection counts as alive without a check, in seconds."""
         return self._driver.core.settings.check_after
+
+    @property
+    def shed_target(self) -> float | None:
+        """Which wait is no sign of an overload, in seconds, or None."""
+        return self._driver.core.settings.shed_target
+
+    @shed_target.setter
+    def shed_target(self, value: float | None) -> None:
+        self._configure_core(shed_target=value)
+
+    @property
+    def shed_interval(self) -> float:
+        """How long waits exceed shed_target before it is an overload, in seconds."""
+        return self._driver.core.settings.shed_interval
+
+    @shed_interval.setter
+    def shed_interval(self, value: float) -> None:
+        self._configure_core(shed_interval=value)
 
     @property
     def reconnect_timeout(self) -> float:

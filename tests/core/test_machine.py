@@ -46,6 +46,16 @@ mostly = st.sampled_from([True, True, True, False])
 hows = st.sampled_from(["clean", "dirty", "dirty", "broken"])
 seldom = st.sampled_from([False, False, False, True])
 
+sheddings = st.sampled_from(
+    [
+        *[{"shed_target": None, "shed_interval": 1.0}] * 2,
+        {"shed_target": 0.0, "shed_interval": 0.0},
+        {"shed_target": 0.05, "shed_interval": 0.0},
+        {"shed_target": 0.05, "shed_interval": 1.0},
+        {"shed_target": 1.0, "shed_interval": 0.3},
+    ]
+)
+
 
 @st.composite
 def any_settings(draw):
@@ -63,6 +73,7 @@ def any_settings(draw):
         "probe_after": draw(st.sampled_from([0.0, 0.001, NEVER])),
         "reconnect_timeout": draw(st.sampled_from([0.0, 1.0, 10.0])),
         "keep_idle": keep_idle,
+        **draw(sheddings),
     }
 
 
@@ -248,6 +259,8 @@ class Histories(RuleBasedStateMachine):
     def close_and_open(self, really, patient):
         pool = self.pool
         if pool.core.open and really:
+            if pool.held and not patient:
+                pool.give_back_dirty(pool.held[0])
             pool.close()
             pool.wait_until_empty()
         elif patient:
@@ -282,6 +295,7 @@ class Histories(RuleBasedStateMachine):
 
     def _all_are_served(self):
         pool = self.pool
+        pool.configure(shed_target=None)
         waiting = list(pool.queue)
         for _ in range(100):
             self._all_do_their_part()

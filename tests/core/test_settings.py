@@ -21,6 +21,8 @@ LIMITS = {
     "probe_after": 0,
     "stagger": 0,
     "reconnect_timeout": 0,
+    "shed_target": 0,
+    "shed_interval": 0,
 }
 
 NUMBERS = ("min_size", "max_size", "max_waiting", "max_connecting")
@@ -93,10 +95,12 @@ def test_the_defaults_are_psycopg_pools():
 def test_the_defaults_that_psycopg_pool_does_not_have():
     settings = Settings()
 
-    assert (10, 0.0, NEVER, 0.0, True) == (
+    assert (10, 0.0, NEVER, 0.0, None, 1.0, True) == (
         settings.max_connecting,
         settings.check_after,
         settings.probe_after,
         settings.stagger,
+        settings.shed_target,
+        settings.shed_interval,
         settings.keep_idle,
     )

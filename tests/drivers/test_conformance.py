@@ -15,6 +15,7 @@ from edgepool import (
     ConnectFailed,
     PermanentError,
     PoolClosed,
+    PoolOverloaded,
     PoolTimeout,
     TooManyRequests,
 )
@@ -208,6 +209,135 @@ async def test_one_more_than_max_waiting_is_refused_at_once(world):
     await held.give_back()
     await (await first.outcome()).give_back()
     await (await third.outcome()).give_back()
+
+
+# --- overload -------------------------------------------------------------------------
+
+SHEDDING = {"shed_target": 1.0, "shed_interval": 10.0}
+
+
+async def test_who_is_shed_is_told_at_that_moment_though_nothing_comes_back(world):
+    pool = await world.open_pool(name="web", **SHEDDING)
+    held = await world.borrow(pool)
+    first = await world.waiting(pool)
+    second = await world.waiting(pool)
+
+    error = await first.error()
+
+    assert 11.0 == world.now
+    assert isinstance(error, PoolOverloaded)
+    assert "the pool 'web' is overloaded" in str(error)
+    assert (11.0, 1, 1, 1) == (error.waited, error.size, error.in_use, error.waiting)
+    assert not second.done
+
+    await held.give_back()
+    await (await second.outcome()).give_back()
+
+
+async def test_in_an_overload_whoever_comes_is_told_after_twice_the_target(world):
+    pool = await world.open_pool(**SHEDDING)
+    held = await world.borrow(pool)
+    await world.sleep(5.0)
+    early = [await world.waiting(pool) for _ in range(2)]
+    for borrower in early[:1]:
+        await borrower.error()
+    came = world.now
+    late = [await world.waiting(pool) for _ in range(2)]
+
+    await early[1].error()
+    error = await late[0].error()
+
+    assert 16.0 == came
+    assert 18.0 == world.now
+    assert 2.0 == error.waited
+
+    await held.give_back()
+    await (await late[1].outcome()).give_back()
+
+
+async def test_a_burst_is_served_whatever_it_waits(world):
+    pool = await world.open_pool(**SHEDDING)
+
+    async def use():
+        held = await world.borrow(pool)
+        await world.sleep(2.0)
+        await held.give_back()
+
+    for running in [world.start(use()) for _ in range(5)]:
+        await running.outcome()
+
+    assert 10.0 == world.now
+
+
+async def test_in_an_overload_a_return_serves_somebody_who_has_not_waited_long(world):
+    pool = await world.open_pool(**SHEDDING)
+    held = await world.borrow(pool)
+    early = [await world.waiting(pool) for _ in range(3)]
+    await early[0].error()
+    await world.sleep(1.0)
+    late = await world.waiting(pool)
+    await held.give_back()
+
+    held = await late.outcome()
+
+    assert 12.0 == world.now
+    for borrower in early:
+        assert isinstance(await borrower.error(), PoolOverloaded)
+
+    await held.give_back()
+
+
+async def test_who_is_shed_while_the_server_is_away_is_told_why(world):
+    pool = await world.open_pool(min_size=0, max_size=1, **SHEDDING)
+    refusal = ConnectionRefusedError("nobody listens")
+    world.server.fail_always("connect", refusal)
+    first = await world.waiting(pool)
+    second = await world.waiting(pool)
+
+    error = await first.error()
+
+    assert 11.0 == world.now
+    assert refusal is error.__cause__
+
+    world.server.fail_always("connect", None)
+    await (await second.outcome()).give_back()
+
+
+async def test_shedding_can_be_turned_on_and_off_at_run_time(world):
+    pool = await world.open_pool()
+    held = await world.borrow(pool)
+    borrowers = [await world.waiting(pool) for _ in range(3)]
+    await world.sleep(20.0)
+
+    pool.shed_target, pool.shed_interval = 1.0, 5.0
+    await borrowers[0].error()
+
+    assert 26.0 == world.now
+
+    pool.shed_target = None
+    third = await world.waiting(pool)
+    await world.sleep(3.0)
+
+    assert not third.done
+
+    await held.give_back()
+    for borrower in [*borrowers[2:], third]:
+        await (await borrower.outcome()).give_back()
+
+
+async def test_who_is_shed_is_counted(world):
+    pool = await world.open_pool(**SHEDDING)
+    held = await world.borrow(pool)
+    borrowers = [await world.waiting(pool) for _ in range(4)]
+    await borrowers[2].error()
+
+    assert (3, 3) == (
+        pool.statistics().requests_shed,
+        pool.statistics().requests_errors,
+    )
+
+    await held.give_back()
+    await (await borrowers[3].outcome()).give_back()
 
 
 async def test_a_return_serves_the_first_waiter_before_the_connect_he_caused(world):

@@ -24,7 +24,10 @@ from copy import deepcopy
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-MODULES = ["core", "planner", "ledger", "queue", "outage", "backoff", "settings"]
+MODULES = [
+    *("core", "planner", "ledger", "queue"),
+    *("outage", "overload", "backoff", "settings"),
+]
 SLOW = ["test_machine.py", "test_interleavings.py", "test_stress.py"]
 PATIENCE = 300  # seconds for one run of the tests
 

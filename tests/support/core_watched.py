@@ -24,6 +24,7 @@ from edgepool._core import (
 )
 from edgepool._core.backoff import EAGER, retry_delay
 from edgepool._core.entry import ALWAYS, NEVER
+from edgepool._core.overload import GRAIN, TARGETS
 from edgepool._core.transitions import TRANSITIONS
 
 from .core import REFUSED, Driven, Resource, nobody_sleeps
@@ -34,6 +35,8 @@ STATES = {
     Reset: State.RESETTING,
     Close: State.CLOSING,
 }
+
+SHEDDING = ("shed_target", "shed_interval")
 
 
 class Watched(Driven):
@@ -64,13 +67,21 @@ class Watched(Driven):
         # When the next connect may start beside another one.
         self.next_lane_at = ALWAYS
 
+        # An overload has begun by the first of these moments, unless somebody is served
+        # in time before; and lasts until the second at least.
+        self.overload_from = NEVER
+        self.overload_until = ALWAYS
+        self.ticked_at = self.came_again_at = ALWAYS
+
         # What the statistics have to say.
-        self.requests = self.queued = self.in_vain = 0
+        self.requests = self.queued = self.in_vain = self.shed = 0
         self.lost = self.bad_returns = self.connects = self.connect_errors = 0
 
         # What has happened so far, for a report on the reach of a test.
         self.seen: Counter[Any] = Counter()
         super().__init__(opened=False, **settings)
+        now = vars(self.core.settings)
+        self.shedding: dict[str, Any] = {name: now[name] for name in SHEDDING}
 
     # --- what the outside world does ----------------------------------------------
 
@@ -113,6 +124,10 @@ class Watched(Driven):
 
     def wait(self, again: bool = False) -> Waiter[Resource]:
         waiter = Waiter[Resource](nobody_sleeps)
+        if not self.queue:
+            self._in_time()
+        if again:
+            self.came_again_at = self.now
         self.queue.insert(0 if again else len(self.queue), waiter)
         before = len(self.queue)
         if self.failing_since is not None and self.core.open:
@@ -124,10 +139,24 @@ class Watched(Driven):
             assert not again
             assert 0 < limit < before
         elif not again and limit and not waiter.resolved:
-            assert before <= limit, "more than max_waiting"
+            assert len(self.queue) <= limit, "more than max_waiting"
         if not (waiter.resolved or again):
             self.queued += 1
         return waiter
+
+    def configure(self, **changes: Any) -> None:
+        shedding = tuple(changes.get(name, self.shedding[name]) for name in SHEDDING)
+        if shedding != tuple(self.shedding.values()):
+            self.shedding = dict(zip(SHEDDING, shedding, strict=True))
+            self.overload_until = ALWAYS
+            self._in_time()
+        super().configure(**changes)
+
+    def _in_time(self) -> None:
+        """Note that somebody is served in time, or nobody waits."""
+        target, interval = self.shedding.values()
+        if target is not None and self.now >= self.overload_until:
+            self.overload_from = self.now + target + interval
 
     def time_out(self, waiter: Waiter[Resource]) -> None:
         self._leave(waiter)
@@ -216,7 +245,10 @@ class Watched(Driven):
         self.tell(self.core.checked, entry, alive, proven)
 
     def tick(self, at: float | None = None) -> None:
-        super().tick(at)
+        if at is not None:
+            self.now = at
+        self.ticked_at = self.now
+        super().tick()
         for entry in self.idle:
             assert self.now < self.deadline(entry), "overdue after a tick"
         assert self.now < self.wake_at, "the timer spins"
@@ -308,12 +340,28 @@ class Watched(Driven):
                 assert waiter.entry.state is State.IN_USE
                 self.served.append(waiter)
                 self.requests += 1
+                if self.now - waiter.since <= (self.shedding["shed_target"] or 0.0):
+                    self._in_time()
             else:
                 self.in_vain += 1
+                if waiter.refusal is Refusal.SHED:
+                    self._check_shed(waiter)
             self.queue.remove(waiter)
         else:
             assert waiter.refusal is Refusal.TIMEOUT, "answered twice"
         self.seen[waiter.refusal] += 1
+
+    def _check_shed(self, waiter: Waiter[Resource]) -> None:
+        """Whoever is shed has waited for long, in an overload, with others behind."""
+        target, interval = self.shedding.values()
+        assert target is not None, "shed, though that is off"
+        assert waiter is self.queue[0], "not the first is shed"
+        assert len(self.queue) > 1, "the last is shed"
+        assert self.now >= self.overload_from, "shed, though there is no overload"
+        assert self.now >= waiter.since + TARGETS * target, "shed too early"
+        assert waiter.cause is self.core.last_error
+        self.overload_until = self.now + interval
+        self.shed += 1
 
     def _check_legal(self, command: Any) -> None:
         entry, kind = command.entry, type(command)
@@ -414,6 +462,14 @@ class Watched(Driven):
             assert not (self.for_empty and stats.size == 0)
         elif self.established >= stats.min_size:
             assert not self.for_ready
+        target, _ = self.shedding.values()
+        if target is not None and len(self.queue) > 1:
+            # The timer is set for who is first. Who came again went before older ones.
+            since = max(self.queue[0].since, self.came_again_at)
+            due_at = max(self.overload_from, since + TARGETS * target)
+            # From a tick that shed somebody, or might have.
+            by = max(due_at, self.ticked_at + GRAIN * target)
+            assert self.wake_at <= by, "to be shed, and no timer is set"
 
     def _check_plan(self) -> None:
         """What is wanted is under way, or a timer is set for it."""
@@ -438,6 +494,7 @@ class Watched(Driven):
         stats = self.stats
         assert self.requests + self.in_vain == stats.requests
         assert self.in_vain == stats.requests_errors
+        assert self.shed == stats.requests_shed
         assert self.lost == stats.lost
         assert self.bad_returns == stats.bad_returns
         assert self.connects == stats.connects

@@ -20,6 +20,7 @@ from edgepool import (
     NullConnectionPool,
     Pool,
     PoolClosed,
+    PoolOverloaded,
     PoolStatistics,
     PoolTimeout,
     TooManyRequests,
@@ -251,11 +252,13 @@ def their_words_name_our_errors(pool: ConnectionPool) -> None:
         assert_type(error, psycopg_pool.PoolTimeout)
     a_timeout: type[psycopg_pool.PoolTimeout] = PoolTimeout
     another: type[PoolTimeout] = ConnectFailed
+    a_third: type[PoolTimeout] = PoolOverloaded
     a_refusal: type[psycopg_pool.TooManyRequests] = TooManyRequests
     an_end: type[psycopg_pool.PoolClosed] = PoolClosed
     the_drivers: list[type[psycopg.OperationalError]] = [
         a_timeout,
         another,
+        a_third,
         a_refusal,
         an_end,
     ]

@@ -289,6 +289,9 @@ class PoolCore(Planner[T]):
         if not self.open:
             self._queue.refuse(waiter, Refusal.CLOSED, None)
             return
+        overload = self._overload
+        if overload.on and not self._queue.waiting:
+            overload.fine(now)
         self._queue.add(waiter, first=again)
         if self._outage.since is not None:
             self._outage.hurry()
@@ -302,6 +305,11 @@ class PoolCore(Planner[T]):
             self._queue.remove(now, waiter, Refusal.NESTED, None)
             self._calm = self._is_calm()
             return
+        if overload.on:
+            due_at = self._shed(now)
+            if len(self._queue.waiting) == 2:  # nobody was to be shed until now
+                overload.look_at = min(overload.look_at, due_at)
+                self._wake_by(overload.look_at)
         if not again and limit and len(self._queue.waiting) > limit:
             self._queue.remove(now, waiter, Refusal.FULL, self._outage.error)
             self._calm = self._is_calm()
@@ -462,6 +470,7 @@ class PoolCore(Planner[T]):
         """Take new settings; connections beyond a smaller max_size leave on return."""
         self.settings = settings
         self._trust = settings.trust
+        self._overload.configure(now, settings)
         if self.open:
             self._calm = False
             self._wake_by(now)

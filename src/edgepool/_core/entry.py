@@ -49,6 +49,7 @@ class Refusal(Enum):
     NESTED = "all connections are held by those who wait"
     CLOSED = "closed"
     FAILED = "connecting fails, and waiting would not help"
+    SHED = "overloaded"
 
 
 class Entry(Generic[T]):

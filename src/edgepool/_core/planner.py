@@ -15,6 +15,7 @@ from .commands import Command
 from .entry import ALWAYS, NEVER, Entry, Reason, State, Tether, Waiter
 from .ledger import Ledger
 from .outage import Outage
+from .overload import Overload
 from .queue import WaitQueue
 from .settings import Settings
 from .statistics import Counters
@@ -58,6 +59,7 @@ class Planner(Generic[T]):
         self._ledger = ledger = Ledger[T](self._emit, self._drop, counters)
         self._queue = WaitQueue[T](self._wake, counters)
         self._outage = Outage(jitter)
+        self._overload = Overload(settings)
         self._pop_idle = ledger.idle.pop
         self._push_idle = ledger.idle.append
         # Idle clocks of retired connections whose places are to be filled again. A
@@ -184,6 +186,11 @@ class Planner(Generic[T]):
                 late = now >= entry.expires_at
                 expires_at = now + OVERDUE if late else entry.expires_at
                 self._wake_by(self._deadline(expires_at, now, now))
+        overload = self._overload
+        if overload.on:
+            if now >= overload.look_at:
+                overload.looked(now, due_at=self._shed(now))
+            self._wake_by(overload.look_at)
 
     def _idle_deadline(self, entry: Entry[T]) -> float:
         """The first moment at which `tick` may have something to do with this entry."""
@@ -205,9 +212,29 @@ class Planner(Generic[T]):
     # --- steps, with what they entail ---------------------------------------------
 
     def _serve(self, now: float, entry: Entry[T]) -> None:
+        if self._overload.on:
+            self._shed(now)
+            self._overload.serve(now, self._queue.first.since)
         waiter = self._queue.serve(now, entry)
         self._ledger.lend(now, entry, waiter.owner)
         self.wakes.append(waiter)
+
+    def _shed(self, now: float) -> float:
+        """In an overload, send away those who have waited for too long.
+
+        Never the last one: a connection that comes back must find somebody.
+
+        Returns:
+            When the next one is due.
+        """
+        queue, overload = self._queue, self._overload
+        while len(queue.waiting) > 1:
+            due_at = overload.due_at(queue.first.since)
+            if now < due_at:
+                return due_at
+            queue.shed(now, self._outage.error)
+            overload.shed(now)
+        return NEVER
 
     def _shelve(self, entry: Entry[T]) -> None:
         self._ledger.shelve(entry)

@@ -38,6 +38,11 @@ class WaitQueue(Generic[T]):
         if first:
             self.waiting.move_to_end(waiter, last=False)
 
+    @property
+    def first(self) -> Waiter[T]:
+        """Who is served next; there must be somebody."""
+        return next(iter(self.waiting))
+
     def serve(self, now: float, entry: Entry[T]) -> Waiter[T]:
         """Give an entry, which is lent already, to the first waiter; to be woken."""
         waiter, _ = self.waiting.popitem(last=False)
@@ -52,6 +57,11 @@ class WaitQueue(Generic[T]):
         """Send away somebody who has waited for too long, or may not wait."""
         self.leave(now, waiter)
         self._refuse(waiter, why, cause)
+
+    def shed(self, now: float, cause: BaseException | None) -> None:
+        """Send away the first, for the sake of those behind."""
+        self._counters.shed += 1
+        self.remove(now, self.first, Refusal.SHED, cause)
 
     def leave(self, now: float, waiter: Waiter[T]) -> None:
         """Forget somebody who waits no longer."""

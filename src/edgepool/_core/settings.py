@@ -52,6 +52,10 @@ class Settings:
     reconnect_timeout: float = 300.0
     nested: Nested = "error"
     """What becomes of whoever has to wait for himself: "error" or "wait"."""
+    shed_target: float | None = None
+    """How long a wait may be that is no sign of an overload; None: nobody is shed."""
+    shed_interval: float = 1.0
+    """Waits have to be longer for so long, for it to be an overload."""
     keep_idle: bool = True
     """False in null pools: what nobody waits for is closed."""
 
@@ -84,3 +88,6 @@ class Settings:
         _at_least("reconnect_timeout", self.reconnect_timeout, 0)
         if self.nested not in get_args(Nested):
             raise ValueError(f"nested must be 'error' or 'wait', not {self.nested!r}")
+        if self.shed_target is not None:
+            _at_least("shed_target", self.shed_target, 0)
+        _at_least("shed_interval", self.shed_interval, 0)

@@ -26,6 +26,7 @@ class Counters:
         "lost",
         "queued",
         "refused",
+        "shed",
         "usage_time",
         "wait_time",
     )
@@ -34,6 +35,7 @@ class Counters:
         self.borrows = 0
         self.queued = 0
         self.refused = 0
+        self.shed = 0
         self.wait_time = 0.0
         self.usage_time = 0.0
         self.bad_returns = 0
@@ -74,6 +76,8 @@ class PoolStatistics(NamedTuple):
     """Borrows that had to wait."""
     requests_errors: int
     """Borrows that ended without a connection."""
+    requests_shed: int
+    """Those of them that were sent away in an overload."""
     wait_time: float
     usage_time: float
     bad_returns: int
@@ -116,6 +120,7 @@ def snapshot(
         requests=borrows + counters.refused,
         requests_queued=counters.queued,
         requests_errors=counters.refused,
+        requests_shed=counters.shed,
         wait_time=counters.wait_time,
         usage_time=usage_time,
         bad_returns=counters.bad_returns,

@@ -133,6 +133,11 @@ class AsyncConnectionPool(
             once; "wait": it waits for its timeout.
         track_borrows: note who borrows what, and where: for the warnings about what
             was never returned.
+        shed_target: how long a wait may be that is no sign of an overload, in seconds.
+            In an overload, whoever has waited for twice as long is sent away with
+            `PoolOverloaded`. Default: None, nobody is.
+        shed_interval: it is an overload if for so many seconds nobody who waited was
+            served within shed_target. Default: 1.
 
     Raises:
         ValueError: an argument is out of range; says which, its value and the limit.
@@ -165,6 +170,8 @@ class AsyncConnectionPool(
         check_after: float = 0.0,
         nested: Nested = "error",
         track_borrows: bool = False,
+        shed_target: float | None = None,
+        shed_interval: float = 1.0,
     ) -> None:
         if open:
             warnings.warn(
@@ -201,6 +208,8 @@ class AsyncConnectionPool(
             check_after=check_after,
             nested=nested,
             track_borrows=track_borrows,
+            shed_target=shed_target,
+            shed_interval=shed_interval,
         )
 
     def __del__(self) -> None:
@@ -221,6 +230,7 @@ class AsyncConnectionPool(
             PoolTimeout: none became available in time.
             ConnectFailed: connecting fails, and waiting would not help.
             TooManyRequests: `max_waiting` others wait already.
+            PoolOverloaded: more come than can be served; see `shed_target`.
             PoolClosed: the pool is not open, or was closed meanwhile.
         """
         return AsyncConnectionLease(self, timeout)
@@ -307,6 +317,8 @@ class AsyncNullConnectionPool(
         check_after: float = 0.0,
         nested: Nested = "error",
         track_borrows: bool = False,
+        shed_target: float | None = None,
+        shed_interval: float = 1.0,
     ) -> None:
         super().__init__(
             conninfo,
@@ -331,6 +343,8 @@ class AsyncNullConnectionPool(
             check_after=check_after,
             nested=nested,
             track_borrows=track_borrows,
+            shed_target=shed_target,
+            shed_interval=shed_interval,
         )
 
     async def wait(self, timeout: float = 30.0) -> None:

@@ -104,6 +104,8 @@ class PsycopgFace(Face[C, A]):
         check_after: float,
         nested: Nested,
         track_borrows: bool,
+        shed_target: float | None,
+        shed_interval: float,
     ) -> None:
         if num_workers < 1:
             raise ValueError(f"num_workers must be at least 1, not {num_workers}")
@@ -134,6 +136,8 @@ class PsycopgFace(Face[C, A]):
             stagger=STAGGER,
             reconnect_timeout=reconnect_timeout,
             nested=nested,
+            shed_target=shed_target,
+            shed_interval=shed_interval,
             keep_idle=self._keep_idle,
         )
         self._adapter.pool = ref(self)
