@@ -28,7 +28,7 @@ from support.core import MUTANTS, THOROUGH
 from support.core_watched import Watched
 
 PROFILE = settings(
-    max_examples=20_000 if THOROUGH else 300,
+    max_examples=20_000 if THOROUGH else 400,
     stateful_step_count=80 if THOROUGH else 50,
     derandomize=not THOROUGH,
     database=None,

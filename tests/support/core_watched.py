@@ -24,6 +24,7 @@ from edgepool._core import (
 )
 from edgepool._core.backoff import EAGER, retry_delay
 from edgepool._core.entry import ALWAYS, NEVER
+from edgepool._core.planner import HANGS_AFTER
 from edgepool._core.transitions import TRANSITIONS
 
 from .core import REFUSED, Driven, Resource, nobody_sleeps
@@ -61,8 +62,12 @@ class Watched(Driven):
         self.failing_since: float | None = None
         self.failed_at = ALWAYS
         self.alarm_at = ALWAYS
+        # When somebody last came while connecting failed.
+        self.hurried_at = ALWAYS
         # When the next connect may start beside another one.
         self.next_lane_at = ALWAYS
+        # From when on one may start although there is no lane, or no need.
+        self.beside_from = ALWAYS
 
         # What the statistics have to say.
         self.requests = self.queued = self.in_vain = 0
@@ -116,6 +121,7 @@ class Watched(Driven):
         self.queue.insert(0 if again else len(self.queue), waiter)
         before = len(self.queue)
         if self.failing_since is not None and self.core.open:
+            self.hurried_at = self.now
             self.retry_from = min(self.retry_from, self.failed_at + EAGER)
             self.retry_by = min(self.retry_by, self.failed_at + EAGER)
         self.tell(self.core.enqueue, waiter, again)
@@ -247,6 +253,9 @@ class Watched(Driven):
         # Both, for those who wait may be refused by this very event.
         self.retry_from = self.now + retry_delay(age, bool(self.queue), self.jitter)
         self.retry_by = self.now + retry_delay(age, False, self.jitter)
+        if self.hurried_at > entry.asked_at:
+            self.retry_from = min(self.retry_from, self.now + EAGER)
+            self.retry_by = min(self.retry_by, self.now + EAGER)
         established = self.established
         # Who came later gets another try: things may be mended.
         refused = [w for w in self.queue if w.since <= entry.asked_at]
@@ -276,6 +285,7 @@ class Watched(Driven):
     def _no_outage(self) -> None:
         self.failing_since = None
         self.retry_from = self.retry_by = self.failed_at = self.alarm_at = ALWAYS
+        self.hurried_at = ALWAYS
 
     # --- what the core wants done -------------------------------------------------
 
@@ -326,9 +336,12 @@ class Watched(Driven):
             assert self.now >= self.retry_from, "a connect during the backoff"
             lanes = 1 if self.failing_since is not None else settings.max_connecting
             under_way = [e for e in self.wanted(Connect) if e.state is entry.state]
+            if self.queue and self.now >= self.beside_from:
+                lanes = settings.max_connecting
             assert len(under_way) < lanes, "more connects at a time than lanes"
             assert not under_way or self.now >= self.next_lane_at, "not staggered"
             self.next_lane_at = self.now + settings.stagger
+            self.beside_from = self.now + HANGS_AFTER
         elif kind is Check:
             assert 0 < settings.check_after < NEVER
             assert self.now >= entry.proven_at + settings.check_after
@@ -433,6 +446,10 @@ class Watched(Driven):
             assert failing or stats.opening, "wanted, and not under way"
             by = self.retry_by if failing else self.next_lane_at
             assert self.wake_at <= by, "wanted, and no timer is set"
+        elif self.queue and stats.size < stats.max_size:
+            if 0 < stats.opening < settings.max_connecting:
+                by = max(self.beside_from, self.retry_by, self.next_lane_at)
+                assert self.wake_at <= by, "it may hang, and no timer is set"
 
     def _check_counters(self) -> None:
         stats = self.stats

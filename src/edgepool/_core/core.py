@@ -280,7 +280,7 @@ class PoolCore(Planner[T]):
             return
         self._queue.add(waiter, first=again)
         if self._outage.since is not None:
-            self._outage.hurry()
+            self._outage.hurry(now)
         ledger = self._ledger
         if ledger.idle or len(ledger.entries) < self.settings.max_size:
             self._plan(now)
@@ -352,7 +352,7 @@ class PoolCore(Planner[T]):
                 self._vacancies.append(entry.idle_since)
             waited = bool(self._queue.waiting)
             patience = self.settings.reconnect_timeout
-            if self._outage.failed(now, error, waited, patience):
+            if self._outage.failed(now, entry.asked_at, error, waited, patience):
                 self.commands.append(Alarm())
             if permanent and not self._ledger.established:
                 # No connection is out that could come back and serve them. Who came
