@@ -28,7 +28,7 @@ from support.core import MUTANTS, THOROUGH
 from support.core_watched import Watched
 
 PROFILE = settings(
-    max_examples=20_000 if THOROUGH else 400,
+    max_examples=20_000 if THOROUGH else 300,
     stateful_step_count=80 if THOROUGH else 50,
     derandomize=not THOROUGH,
     database=None,
@@ -184,8 +184,8 @@ class Histories(RuleBasedStateMachine):
     # --- what is done in the background -------------------------------------------
 
     @if_any("todo")
-    @rule(which=which, well=mostly)
-    def do_something(self, which, well):
+    @rule(which=which, well=mostly, clean=st.booleans())
+    def do_something(self, which, well, clean):
         pool = self.pool
         kind = type(one_of(pool.todo, which))
         if kind is Connect and not well:
@@ -195,7 +195,7 @@ class Histories(RuleBasedStateMachine):
         elif kind is Close:
             pool.close_one()
         elif kind is Reset:
-            pool.reset_one(clean=well)
+            pool.reset_one(clean=clean)
         elif kind is Check:
             pool.check_one(alive=well)
 

@@ -446,10 +446,11 @@ class Watched(Driven):
             assert failing or stats.opening, "wanted, and not under way"
             by = self.retry_by if failing else self.next_lane_at
             assert self.wake_at <= by, "wanted, and no timer is set"
-        elif self.queue and stats.size < stats.max_size:
-            if 0 < stats.opening < settings.max_connecting:
-                by = max(self.beside_from, self.retry_by, self.next_lane_at)
-                assert self.wake_at <= by, "it may hang, and no timer is set"
+            return
+        may_hang = 0 < stats.opening < settings.max_connecting
+        if may_hang and self.queue and stats.size < stats.max_size:
+            by = max(self.beside_from, self.retry_by, self.next_lane_at)
+            assert self.wake_at <= by, "it may hang, and no timer is set"
 
     def _check_counters(self) -> None:
         stats = self.stats
