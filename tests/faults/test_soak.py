@@ -99,7 +99,7 @@ def test_the_sampler_does_not_count_whose_client_has_hung_up(server, violations)
 
 @contextmanager
 def ended_late(conn):
-    """Hang up; the session lingers to the end of the block, as its process is stopped."""
+    """Hang up; the session lingers in the block, for its process is stopped."""
     process = conn.info.backend_pid
     os.kill(process, signal.SIGSTOP)
     try:
