@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 
+import psycopg
 from psycopg.conninfo import make_conninfo
 
 from support.pg_proxy import Proxy
@@ -187,7 +188,12 @@ class OfRole(ByProxy):
 
     def begin(self):
         self.refuse()
-        self.server.terminate(NAME)
+        with psycopg.connect(self.server.conninfo) as conn:
+            conn.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where application_name = %s",
+                [NAME],
+            )
 
     def refuse(self):
         raise NotImplementedError

@@ -9,7 +9,7 @@ import os
 
 FULL = int(os.environ.get("EDGEPOOL_FAULTS", "1")) > 1
 
-OUTAGES = (2.0, 35.0) if FULL else (0.3, 0.9)
+OUTAGES = (2.0, 35.0) if FULL else (0.2, 0.7)
 """How long a server is out, in seconds: briefly, and longer than every timeout."""
 
 EVERY_TIMEOUT = OUTAGES[-1] * 6 / 7
