@@ -28,7 +28,7 @@ from support.core import MUTANTS, THOROUGH
 from support.core_watched import Watched
 
 PROFILE = settings(
-    max_examples=20_000 if THOROUGH else 300,
+    max_examples=20_000 if THOROUGH else 800,
     stateful_step_count=80 if THOROUGH else 50,
     derandomize=not THOROUGH,
     database=None,
@@ -205,8 +205,10 @@ class Histories(RuleBasedStateMachine):
         self.pool.work()
 
     @if_any("todo")
-    @rule(permanent=st.booleans())
-    def fail_to_connect(self, permanent):
+    @rule(permanent=st.booleans(), callers=st.integers(0, 1))
+    def fail_to_connect(self, permanent, callers):
+        for _ in range(callers):
+            self.pool.wait()
         for _ in self.pool.wanted(Connect):
             self.pool.fail_one(permanent=permanent)
 
