@@ -65,6 +65,18 @@ bench: $(VENV)/.bench ## Measure edgepool beside the other pools
 mutants: $(VENV)/.test ## Break the core in many small ways, and see whether tests notice
 	$(BIN)/python -m tests.mutation
 
+.PHONY: faults
+faults: export EDGEPOOL_FAULTS := 10
+faults: $(VENV)/.test ## Maltreat the pool in all known ways, at full length: for long
+	$(BIN)/python -m pytest tests/faults --timeout 3600 -s
+
+MINUTES := 5
+
+.PHONY: soak
+soak: export PYTHONPATH := tests
+soak: $(VENV)/.test ## Random load and random mishaps, for MINUTES=5; SEED=... repeats one
+	$(BIN)/python -m soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
 .PHONY: clean
 clean: ## Remove environments, caches and builds
 	rm -rf $(VENV) $(VENVS) build dist

@@ -93,6 +93,7 @@ def failing(age, **settings):
     pool.tick(at=0.010)
     pool.now = age
     pool.fail_one()
+    pool.tick()
     return pool
 
 
@@ -171,6 +172,29 @@ def test_who_arrives_does_not_put_a_try_off():
     assert 0.010 == pool.wake_at
 
 
+def test_who_arrives_while_a_connect_is_tried_has_another_one_tried_if_it_fails():
+    pool = failing(age=100.0)
+    pool.tick(at=101.0)
+    pool.now = 101.5
+    pool.wait()
+    pool.now = 101.75
+    pool.fail_one()
+
+    assert 101.80 == pytest.approx(pool.wake_at)
+
+
+def test_who_has_the_connect_tried_does_not_have_two_tried():
+    pool = failing(age=100.0)
+    pool.now = 100.5
+    pool.wait()
+    pool.now = 100.6
+    pool.fail_one()
+
+    pool.tick(at=101.0)
+
+    assert 101.6 == pytest.approx(pool.wake_at)
+
+
 def test_one_connect_at_a_time_while_connecting_fails():
     pool = failing(age=1.0, max_size=4)
 
@@ -187,9 +211,74 @@ def test_none_is_started_beside_those_under_way_when_connecting_begins_to_fail()
         pool.wait()
     pool.fail_one()
 
-    pool.tick(at=1.0)
+    pool.tick(at=0.9)
 
     assert 2 == len(pool.wanted(Connect))
+
+
+# --- connects that may hang -------------------------------------------------------
+
+
+def test_after_a_second_another_connect_is_tried_beside_one_that_may_hang():
+    pool = Driven(max_size=4)
+    pool.wait()
+
+    assert 1.0 == pool.wake_at
+    pool.tick(at=0.9)
+    assert 1 == len(pool.wanted(Connect))
+    pool.tick(at=1.0)
+    assert 2 == len(pool.wanted(Connect))
+
+
+def test_one_more_each_second_is_tried_beside_those_that_may_hang():
+    pool = Driven(max_size=4)
+    pool.wait()
+    tried = []
+
+    for moment in (1.0, 1.5, 2.0, 2.5, 3.0, 4.0):
+        pool.tick(at=moment)
+        tried.append(len(pool.wanted(Connect)))
+
+    assert [2, 2, 3, 3, 4, 4] == tried
+
+
+def test_who_arrives_while_a_connect_hangs_has_another_one_tried_at_once():
+    pool = Driven(min_size=1, max_size=4)
+
+    pool.now = 60.0
+    pool.wait()
+
+    assert 2 == len(pool.wanted(Connect))
+
+
+def test_a_connect_that_hangs_while_connecting_fails_holds_nobody_up():
+    pool = failing(age=10.0, max_size=4)
+    pool.tick(at=11.0)
+
+    pool.tick(at=12.0)
+
+    assert 2 == len(pool.wanted(Connect))
+
+
+def test_none_is_tried_beside_one_that_hangs_for_nobody():
+    pool = Driven(min_size=1, max_size=4)
+
+    pool.tick(at=60.0)
+
+    assert 1 == len(pool.wanted(Connect))
+
+
+def test_max_connecting_holds_also_for_connects_that_hang():
+    pool = Driven(max_size=4, max_connecting=2)
+    pool.wait()
+
+    for moment in (1.0, 2.0, 3.0):
+        pool.tick(at=moment)
+
+    assert 2 == len(pool.wanted(Connect))
+
+
+# --- it works again ---------------------------------------------------------------
 
 
 def test_one_success_opens_all_lanes_again():
@@ -210,6 +299,7 @@ def test_one_success_ends_the_backoff():
     pool.connect_one()
     pool.now = 10.2
     pool.fail_one()
+    pool.tick()
 
     assert 10.21 == pytest.approx(pool.wake_at)
 

@@ -28,7 +28,7 @@ from support.core import MUTANTS, THOROUGH
 from support.core_watched import Watched
 
 PROFILE = settings(
-    max_examples=20_000 if THOROUGH else 300,
+    max_examples=20_000 if THOROUGH else 800,
     stateful_step_count=80 if THOROUGH else 50,
     derandomize=not THOROUGH,
     database=None,
@@ -72,6 +72,7 @@ def any_settings(draw):
         "check_after": draw(st.sampled_from([0.0, 1.5, 20.0, NEVER])),
         "probe_after": draw(st.sampled_from([0.0, 0.001, NEVER])),
         "reconnect_timeout": draw(st.sampled_from([0.0, 1.0, 10.0])),
+        "nested": draw(st.sampled_from(["error", "error", "wait"])),
         "keep_idle": keep_idle,
         **draw(sheddings),
     }
@@ -115,12 +116,21 @@ class Histories(RuleBasedStateMachine):
 
     # --- borrowers ----------------------------------------------------------------
 
-    @rule(callers=st.integers(1, 4), hasty=seldom)
-    def borrow(self, callers, hasty):
+    @rule(callers=st.integers(1, 4), hasty=seldom, owner=st.integers(0, 3))
+    def borrow(self, callers, hasty, owner):
         self._be_prompt()
-        for _ in range(callers):
-            if hasty or self.pool.borrow() is None:
-                self.pool.wait()
+        pool = self.pool
+        for number in range(callers):
+            # Some are alone, some of the others have something already. Who returns
+            # something cannot ask for another in the midst of it.
+            who = (owner + number) % 3 if owner and not pool.returning else None
+            if hasty or pool.borrow(who) is None:
+                pool.wait(owner=who)
+
+    @precondition(lambda machine: machine.pool.lent)
+    @rule(which=which)
+    def drop(self, which):
+        self.pool.drop(self.pool.lent[which % len(self.pool.lent)])
 
     @rule(how=hows)
     def borrow_and_give_back(self, how):
@@ -195,8 +205,8 @@ class Histories(RuleBasedStateMachine):
     # --- what is done in the background -------------------------------------------
 
     @if_any("todo")
-    @rule(which=which, well=mostly)
-    def do_something(self, which, well):
+    @rule(which=which, well=mostly, clean=st.booleans())
+    def do_something(self, which, well, clean):
         pool = self.pool
         kind = type(one_of(pool.todo, which))
         if kind is Connect and not well:
@@ -206,7 +216,7 @@ class Histories(RuleBasedStateMachine):
         elif kind is Close:
             pool.close_one()
         elif kind is Reset:
-            pool.reset_one(clean=well)
+            pool.reset_one(clean=clean)
         elif kind is Check:
             pool.check_one(alive=well)
 
@@ -216,8 +226,10 @@ class Histories(RuleBasedStateMachine):
         self.pool.work()
 
     @if_any("todo")
-    @rule(permanent=st.booleans())
-    def fail_to_connect(self, permanent):
+    @rule(permanent=st.booleans(), callers=st.integers(0, 1))
+    def fail_to_connect(self, permanent, callers):
+        for _ in range(callers):
+            self.pool.wait()
         for _ in self.pool.wanted(Connect):
             self.pool.fail_one(permanent=permanent)
 

@@ -27,6 +27,7 @@ def let_time_pass(pool, until):
 def test_what_nobody_has_used_for_max_idle_is_closed():
     pool = Driven(max_idle=10.0)
     pool.warm_up(1)
+    pool.tick()
 
     assert 10.0 == pool.wake_at
     pool.tick(at=9.9)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import socket
 import threading
 import time
 
@@ -329,6 +331,58 @@ async def test_a_pool_closes_though_a_connect_hangs(colour, own_server):
     server.thaw()
     # What was still connecting is closed when it is there.
     await eventually(lambda: sessions_of(server, "pool") == 0)
+
+
+class Silent:
+    """Something that takes connections and never says a word."""
+
+    def __init__(self):
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener.settimeout(GUARD)
+        port = self._listener.getsockname()[1]
+        self.conninfo = f"host=127.0.0.1 port={port} user=x sslmode=disable"
+
+    def accept(self):
+        client, _ = self._listener.accept()
+        client.settimeout(GUARD)
+        return client
+
+    def close(self):
+        self._listener.close()
+
+
+@pytest.fixture
+def silent():
+    listening = Silent()
+    # What is not closed before the collector comes is not closed in time.
+    gc.disable()
+    yield listening
+    gc.enable()
+    listening.close()
+
+
+def until_hung_up(client):
+    """Read what the other side has said, to its end; it has to come in time."""
+    with client:
+        while client.recv(1024):
+            pass
+
+
+async def test_a_connect_that_timed_out_is_not_left_half_open(colour, silent):
+    """The server may let it in yet: there would be one session too many."""
+    conninfo = f"{silent.conninfo} connect_timeout=2"
+    async with colour.pool(conninfo, min_size=1, max_size=1) as pool:
+        client = await beside(silent.accept)
+        await eventually(lambda: connect_errors(pool) >= 1)
+        await beside(until_hung_up, client)
+
+
+async def test_a_connect_that_a_close_cuts_short_is_not_left_half_open(colour, silent):
+    conninfo = f"{silent.conninfo} connect_timeout=2"
+    async with colour.pool(conninfo, min_size=1) as pool:
+        client = await beside(silent.accept)
+        await result(pool.close(timeout=0.1))
+        await beside(until_hung_up, client)
 
 
 # --- a server that is not ready -------------------------------------------------------

@@ -129,3 +129,120 @@ def test_the_alarm_goes_every_reconnect_timeout():
     world.run(until=START + 60.0)
 
     assert [10, 20, 30] == [round(moment - START) for moment in world.alarms]
+
+
+# --- fifty who keep asking ------------------------------------------------------------
+
+# Briefly; longer than a borrow's timeout; longer than every timeout that there is.
+OUTAGES = [2.0, 35.0, 2 * 3600.0]
+CLIENTS = 50
+
+
+@cache
+def fifty(length):
+    """Let clients keep asking; half of them have hardly any patience.
+
+    Half of those are cancelled, as tasks are, the others time out.
+    """
+    world = World(min_size=4, max_size=8)
+    until = START + length + 10.0
+
+    def ask(number):
+        if world.now >= until:
+            return
+        patience = 30.0
+        if number % 2:
+            patience = world.random.uniform(0.005, 0.3)
+        client = world.come(0.002, patience, fickle=number % 4 == 1)
+        # Those who are out for hours have learned to come less often.
+        pause = world.random.uniform(0.005, max(0.01, length / 700))
+        world.at(client.came + patience, lambda: world.after(pause, again(number)))
+
+    def again(number):
+        return lambda: ask(number)
+
+    for number in range(CLIENTS):
+        world.at(START - 1.0, again(number))
+    world.at(START + length, lambda: world.come(patience=30.0))
+    world.outage(START, length)
+    world.run(until=until + 40.0)
+    return world
+
+
+@pytest.mark.parametrize("length", OUTAGES)
+def test_fifty_who_keep_asking_lose_nothing(length):
+    world = fifty(length)
+
+    assert {None, Refusal.TIMEOUT} == {client.refused for client in world.clients}
+    assert any(c.fickle and c.served is None for c in world.clients)
+    assert all(client.left is not None for client in world.clients)
+    stats = world.core.statistics()
+    assert (0, 0) == (stats.waiting, stats.in_use)
+    assert stats.size == stats.idle == len(world.server.sessions)
+    assert 8 == world.server.peak
+
+
+@pytest.mark.parametrize("length", OUTAGES)
+def test_fifty_who_keep_asking_are_no_stampede(length):
+    world = fifty(length)
+
+    assert world.busiest_second(START, START + length) <= 70
+    assert world.busiest_second(START + 2.0, START + length) <= 1 / EAGER + 1
+
+
+@pytest.mark.parametrize("length", OUTAGES)
+def test_among_fifty_who_comes_when_it_is_over_waits_for_a_connect_and_a_moment(length):
+    world = fifty(length)
+
+    back = START + length
+    came = [client for client in world.clients if client.came == back]
+    assert came
+    # Twice, for there are more of them than places in the pool.
+    bound = EAGER + 2 * world.server.connect_time
+    assert max(client.waited for client in came) <= bound
+
+
+@pytest.mark.parametrize("length", OUTAGES)
+def test_all_who_wait_when_it_is_over_are_served_within_two_seconds(length):
+    world = fifty(length)
+
+    back = START + length
+    waiting = [c for c in world.clients if c.came <= back < c.came + c.waited]
+    patient = [c for c in waiting if c.came + c.patience > back + 2.0]
+    assert patient
+    assert max(c.served for c in patient if c.refused is None) <= back + 2.0
+    assert all(client.refused is None for client in patient)
+
+
+@pytest.mark.parametrize("length", OUTAGES[1:])
+def test_who_comes_during_the_last_attempt_that_fails_waits_for_no_backoff(length):
+    def slow_refusals():
+        world = World(min_size=0, max_size=4)
+        world.server.refusal_time = 0.2
+        world.at(START, lambda: world.come(patience=length * 2))
+        return world
+
+    rehearsal = slow_refusals()
+    rehearsal.outage(START, length)
+    rehearsal.run(until=START + length - 1.0)
+    last, _ = rehearsal.connects[-1]
+    world = slow_refusals()
+    world.outage(START, last + 0.2001 - START)
+    world.at(last + 0.1, world.come)
+    world.run(until=START + length + 10.0)
+
+    *_, newcomer = world.clients
+    assert newcomer.waited <= 0.1 + EAGER + 3 * world.server.connect_time
+
+
+def test_an_attempt_that_hangs_does_not_hold_up_who_comes_when_it_is_over():
+    world = World(min_size=0, max_size=4)
+    world.outage(START, 60.0)
+    # The network swallows what is tried: the answer comes minutes later.
+    world.server.refusal_time = 300.0
+    world.at(START + 1.0, lambda: world.come(patience=0.5))
+    world.at(START + 60.0, world.come)
+    world.run(until=START + 90.0)
+
+    *_, last = world.clients
+    assert last.waited == pytest.approx(world.server.connect_time)

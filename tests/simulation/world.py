@@ -90,6 +90,8 @@ class Client:
     came: float
     hold: float
     patience: float
+    # Whether he is cancelled at the end of his patience, instead of timing out.
+    fickle: bool = False
     served: float | None = None
     refused: Refusal | None = None
     left: float | None = None
@@ -97,7 +99,7 @@ class Client:
     @property
     def waited(self) -> float:
         """How long it took until he had a connection, or none."""
-        answered = self.served if self.refused is None else self.left
+        answered = self.left if self.served is None else self.served
         assert answered is not None, "forgotten"
         return answered - self.came
 
@@ -221,9 +223,11 @@ class World:
 
     # --- clients ------------------------------------------------------------------
 
-    def come(self, hold: float = 0.05, patience: float = 30.0) -> Client:
+    def come(
+        self, hold: float = 0.05, patience: float = 30.0, fickle: bool = False
+    ) -> Client:
         """Let a client come now."""
-        client = Client(self.now, hold, patience)
+        client = Client(self.now, hold, patience, fickle)
         self.clients.append(client)
         self._borrow(client, self.core.borrow(self.now, None))
         return client
@@ -270,13 +274,23 @@ class World:
 
         def wake() -> None:
             if waiter.entry is not None:
-                self.after(0.0, lambda: self._borrow(client, waiter.entry, again=True))
+                self.after(0.0, wake_up)
             elif client.left is None:
                 client.refused = waiter.refusal
                 client.left = self.now
 
+        def wake_up() -> None:
+            entry, waiter.entry = waiter.entry, None
+            if entry is not None:  # else he was cancelled in between
+                self._borrow(client, entry, again=True)
+
         def lose_patience() -> None:
-            if not waiter.resolved:
+            if waiter.resolved and waiter.entry is None:
+                return
+            if client.fickle:
+                client.left = self.now
+                self.tell(self.core.abandon, waiter)
+            elif not waiter.resolved:
                 self.tell(self.core.time_out, waiter)
                 wake()
 

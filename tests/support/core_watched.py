@@ -25,9 +25,13 @@ from edgepool._core import (
 from edgepool._core.backoff import EAGER, retry_delay
 from edgepool._core.entry import ALWAYS, NEVER
 from edgepool._core.overload import GRAIN, TARGETS
+from edgepool._core.planner import HANGS_AFTER
 from edgepool._core.transitions import TRANSITIONS
 
 from .core import REFUSED, Driven, Resource, nobody_sleeps
+
+FORGOTTEN: Any = object()
+"""Stands for what a waiter was served, and has lost."""
 
 STATES = {
     Connect: State.CONNECTING,
@@ -56,6 +60,8 @@ class Watched(Driven):
         # Who waits until the pool is ready, or empty.
         self.for_ready: list[Waiter[Resource]] = []
         self.for_empty: list[Waiter[Resource]] = []
+        # Who has what is lent, or had it last.
+        self.owners: dict[Entry[Resource], object] = {}
         # Those that must not be idle any more.
         self.drained: set[Entry[Resource]] = set()
 
@@ -64,8 +70,12 @@ class Watched(Driven):
         self.failing_since: float | None = None
         self.failed_at = ALWAYS
         self.alarm_at = ALWAYS
+        # When somebody last came while connecting failed.
+        self.hurried_at = ALWAYS
         # When the next connect may start beside another one.
         self.next_lane_at = ALWAYS
+        # From when on one may start although there is no lane, or no need.
+        self.beside_from = ALWAYS
 
         # An overload has begun by the first of these moments, unless somebody is served
         # in time before; and lasts until the second at least.
@@ -76,6 +86,7 @@ class Watched(Driven):
         # What the statistics have to say.
         self.requests = self.queued = self.in_vain = self.shed = 0
         self.lost = self.bad_returns = self.connects = self.connect_errors = 0
+        self.leaked = 0
 
         # What has happened so far, for a report on the reach of a test.
         self.seen: Counter[Any] = Counter()
@@ -107,10 +118,10 @@ class Watched(Driven):
     def abort(self) -> None:
         self.tell(self.core.abort)
 
-    def borrow(self) -> Entry[Resource] | None:
+    def borrow(self, owner: object = None) -> Entry[Resource] | None:
         """Borrow, but do not wait."""
         settings, stats = self.core.settings, self.stats
-        entry = super().borrow()
+        entry = super().borrow(owner)
         if entry is None:
             kept = self.core.open and settings.keep_idle and settings.max_idle
             fits = stats.size - stats.closing <= stats.max_size
@@ -118,12 +129,14 @@ class Watched(Driven):
         else:
             assert not self.queue, "a newcomer overtakes"
             self.held.append(entry)
+            self.owners[entry] = owner
             self.requests += 1
         self.check()
         return entry
 
-    def wait(self, again: bool = False) -> Waiter[Resource]:
-        waiter = Waiter[Resource](nobody_sleeps)
+    def wait(self, again: bool = False, owner: object = None) -> Waiter[Resource]:
+        waiter = Waiter[Resource](nobody_sleeps, owner)
+        for_himself = self._closes_a_ring(owner)
         if not self.queue:
             self._in_time()
         if again:
@@ -131,9 +144,13 @@ class Watched(Driven):
         self.queue.insert(0 if again else len(self.queue), waiter)
         before = len(self.queue)
         if self.failing_since is not None and self.core.open:
+            self.hurried_at = self.now
             self.retry_from = min(self.retry_from, self.failed_at + EAGER)
             self.retry_by = min(self.retry_by, self.failed_at + EAGER)
         self.tell(self.core.enqueue, waiter, again)
+
+        assert for_himself == (waiter.refusal is Refusal.NESTED)
+
         limit = self.core.settings.max_waiting
         if waiter.refusal is Refusal.FULL:
             assert not again
@@ -157,6 +174,22 @@ class Watched(Driven):
         target, interval = self.shedding.values()
         if target is not None and self.now >= self.overload_until:
             self.overload_from = self.now + target + interval
+
+    def _closes_a_ring(self, owner: object) -> bool:
+        """Tell whether everything is lent to those who wait, and to this newcomer."""
+        settings, stats = self.core.settings, self.stats
+        lent = self.held + [waiter.entry for waiter in self.served]
+        owners = [self.owners[e] for e in lent if e.state is State.IN_USE]
+        waiting = {waiter.owner for waiter in self.queue} | {owner}
+        return (
+            self.core.open
+            and settings.nested == "error"
+            and owner is not None
+            and owner in owners
+            and len(owners) == stats.size >= settings.max_size
+            and waiting.issuperset(owners)
+            and None not in owners
+        )
 
     def time_out(self, waiter: Waiter[Resource]) -> None:
         self._leave(waiter)
@@ -216,6 +249,28 @@ class Watched(Driven):
         self.held.remove(entry)
         self.bad_returns += 1
         self.tell(self.core.give_back_broken, entry)
+
+    @property
+    def lent(self) -> list[int]:
+        """Which of those that are held have not been cut off."""
+        return [i for i, e in enumerate(self.held) if e.state is State.IN_USE]
+
+    def drop(self, which: int) -> None:
+        """Have a borrower lose what he has: nobody has it any more."""
+        entry = self.held.pop(which)
+        # It is gone with its resource; these only remember.
+        entry.resource.closed = True
+        for waiter in self.woken:
+            if waiter.entry is entry:
+                waiter.entry = FORGOTTEN
+        self.drained.discard(entry)
+        del self.owners[entry]
+        self.leaked += entry.state is State.IN_USE
+        del self.states[entry], entry
+
+        assert self.core.dropped
+
+        self.tell(self.core.collect)
 
     def lose(self, entry: Entry[Resource]) -> None:
         """Find a borrowed entry dead."""
@@ -279,6 +334,9 @@ class Watched(Driven):
         # Both, for those who wait may be refused by this very event.
         self.retry_from = self.now + retry_delay(age, bool(self.queue), self.jitter)
         self.retry_by = self.now + retry_delay(age, False, self.jitter)
+        if self.hurried_at > entry.asked_at:
+            self.retry_from = min(self.retry_from, self.now + EAGER)
+            self.retry_by = min(self.retry_by, self.now + EAGER)
         established = self.established
         # Who came later gets another try: things may be mended.
         refused = [w for w in self.queue if w.since <= entry.asked_at]
@@ -308,6 +366,7 @@ class Watched(Driven):
     def _no_outage(self) -> None:
         self.failing_since = None
         self.retry_from = self.retry_by = self.failed_at = self.alarm_at = ALWAYS
+        self.hurried_at = ALWAYS
 
     # --- what the core wants done -------------------------------------------------
 
@@ -339,6 +398,7 @@ class Watched(Driven):
                 assert waiter.refusal is None
                 assert waiter.entry.state is State.IN_USE
                 self.served.append(waiter)
+                self.owners[waiter.entry] = waiter.owner
                 self.requests += 1
                 if self.now - waiter.since <= (self.shedding["shed_target"] or 0.0):
                     self._in_time()
@@ -374,9 +434,12 @@ class Watched(Driven):
             assert self.now >= self.retry_from, "a connect during the backoff"
             lanes = 1 if self.failing_since is not None else settings.max_connecting
             under_way = [e for e in self.wanted(Connect) if e.state is entry.state]
+            if self.queue and self.now >= self.beside_from:
+                lanes = settings.max_connecting
             assert len(under_way) < lanes, "more connects at a time than lanes"
             assert not under_way or self.now >= self.next_lane_at, "not staggered"
             self.next_lane_at = self.now + settings.stagger
+            self.beside_from = self.now + HANGS_AFTER
         elif kind is Check:
             assert 0 < settings.check_after < NEVER
             assert self.now >= entry.proven_at + settings.check_after
@@ -489,6 +552,11 @@ class Watched(Driven):
             assert failing or stats.opening, "wanted, and not under way"
             by = self.retry_by if failing else self.next_lane_at
             assert self.wake_at <= by, "wanted, and no timer is set"
+            return
+        may_hang = 0 < stats.opening < settings.max_connecting
+        if may_hang and self.queue and stats.size < stats.max_size:
+            by = max(self.beside_from, self.retry_by, self.next_lane_at)
+            assert self.wake_at <= by, "it may hang, and no timer is set"
 
     def _check_counters(self) -> None:
         stats = self.stats
@@ -499,3 +567,4 @@ class Watched(Driven):
         assert self.bad_returns == stats.bad_returns
         assert self.connects == stats.connects
         assert self.connect_errors == stats.connect_errors
+        assert self.leaked == stats.leaked

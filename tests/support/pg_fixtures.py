@@ -81,6 +81,10 @@ class Role:
     def set_password(self, password):
         self._execute(f"alter role {self.name} password '{password}'")
 
+    def set_limit(self, sessions):
+        """Set how many sessions the role may have; -1 is no limit."""
+        self._execute(f"alter role {self.name} connection limit {sessions}")
+
     def conninfo(self, **parameters):
         return self._server.conninfo_for(user=self.name, **parameters)
 

@@ -56,6 +56,8 @@ class _Link:
         self.server: socket.socket | None = None
         self._reader = _Reader()
         self._sending = threading.Lock()
+        # Ended by a reset, so without a farewell; or forgotten by the network.
+        self.reset = self.lost = False
         self.thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self) -> None:
@@ -79,10 +81,10 @@ class _Link:
         with suppress(OSError):
             while data := self.client.recv(CHUNK):
                 self.proxy.heard(self._reader.feed(data))
-                self.proxy.pass_on()
+                self.proxy.pass_on(self)
                 server.sendall(data)
         # Also a hang-up is swallowed by a network that swallows.
-        self.proxy.pass_on()
+        self.proxy.pass_on(self)
         _shut(server)
 
     def _from_server(self) -> None:
@@ -90,10 +92,11 @@ class _Link:
         assert server is not None
         with suppress(OSError):
             while data := server.recv(CHUNK):
-                self.proxy.pass_on()
+                self.proxy.pass_on(self)
                 self.say(data)
-        self.proxy.pass_on()
-        _shut(self.client)
+        self.proxy.pass_on(self)
+        if not self.reset:
+            _shut(self.client)
 
     def say(self, data: bytes) -> None:
         with self._sending:
@@ -104,17 +107,30 @@ class _Link:
         if self.server is not None:
             _shut(self.server)
 
+    def end_by_reset(self) -> None:
+        self.reset = True
+        _reset_at_close(self.client)
+        with suppress(OSError):
+            self.client.shutdown(socket.SHUT_RD)
+        if self.server is not None:
+            _shut(self.server)
+
 
 def _shut(end: socket.socket) -> None:
     with suppress(OSError):
         end.shutdown(socket.SHUT_RDWR)
 
 
+def _reset_at_close(end: socket.socket) -> None:
+    with suppress(OSError):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
 class Proxy:
     """Passes everything on to one server, but for what a test asks of it.
 
     Attributes:
-        connects: how many clients have connected so far.
+        moments: when a client has connected, on the monotonic clock.
         messages: what they have sent, in order: the protocol's letter, and the body.
         delay: how many seconds everything takes longer, in either direction.
     """
@@ -123,11 +139,13 @@ class Proxy:
         self._conninfo = conninfo
         known = conninfo_to_dict(conninfo)
         self.target = (str(known["host"]), int(known["port"] or 0))
-        self.connects = 0
+        self.moments: list[float] = []
         self.messages: list[tuple[str, bytes]] = []
         self.delay = 0.0
         self._open = threading.Event()
         self._open.set()
+        self._resetting = False
+        self._closing = threading.Event()
         self._links: list[_Link] = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._thread = threading.Thread(target=self._accept, daemon=True)
@@ -147,6 +165,11 @@ class Proxy:
             sslmode="disable",
             **changes,
         )
+
+    @property
+    def connects(self) -> int:
+        """How many clients have connected so far."""
+        return len(self.moments)
 
     @property
     def links(self) -> int:
@@ -182,7 +205,25 @@ class Proxy:
 
     def restore(self) -> None:
         """Deliver again, also what was held up."""
+        self._resetting = False
         self._open.set()
+
+    def forget(self) -> None:
+        """Deliver again, but nothing ever of the connections that there are.
+
+        What was swallowed is lost; the server sees the end of them, the client nothing.
+        """
+        for link in list(self._links):
+            link.lost = True
+            if link.server is not None:
+                _shut(link.server)
+        self.restore()
+
+    def reset(self) -> None:
+        """Reset every connection that there is, and each new one until `restore`."""
+        self._resetting = True
+        for link in list(self._links):
+            link.end_by_reset()
 
     def cut(self) -> None:
         """End every connection that there is."""
@@ -197,6 +238,7 @@ class Proxy:
 
     def close(self) -> None:
         """End everything and wait until it has ended."""
+        self._closing.set()
         self.restore()
         self.delay = 0.0
         _shut(self._listener)
@@ -211,10 +253,12 @@ class Proxy:
     def heard(self, messages: Iterator[tuple[str, bytes]]) -> None:
         self.messages.extend(messages)
 
-    def pass_on(self) -> None:
+    def pass_on(self, link: _Link) -> None:
         if self.delay:
             time.sleep(self.delay)
         self._open.wait()
+        if link.lost:
+            self._closing.wait()
 
     def _accept(self) -> None:
         while True:
@@ -222,7 +266,11 @@ class Proxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            self.connects += 1
+            self.moments.append(time.monotonic())
+            if self._resetting:
+                _reset_at_close(client)
+                client.close()
+                continue
             link = _Link(self, client)
             self._links.append(link)
             link.thread.start()

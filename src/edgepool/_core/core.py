@@ -294,7 +294,7 @@ class PoolCore(Planner[T]):
             overload.fine(now)
         self._queue.add(waiter, first=again)
         if self._outage.since is not None:
-            self._outage.hurry()
+            self._outage.hurry(now)
         ledger = self._ledger
         if ledger.idle or ledger.size < self.settings.max_size:
             self._plan(now)
@@ -329,7 +329,7 @@ class PoolCore(Planner[T]):
                 break
         else:
             return None
-        waiting = {other.owner for other in self._queue.waiting}
+        waiting = {other.owner for other in self._queue.waiting} - {None}
         ring = all(t.owner in waiting and _is_lent(t) for t in self._ledger.tethers)
         return held if ring else None
 
@@ -393,7 +393,7 @@ class PoolCore(Planner[T]):
                 self._vacancies.append(entry.idle_since)
             waited = bool(self._queue.waiting)
             patience = self.settings.reconnect_timeout
-            if self._outage.failed(now, error, waited, patience):
+            if self._outage.failed(now, entry.asked_at, error, waited, patience):
                 self.commands.append(Alarm())
             if permanent and not self._ledger.established:
                 # No connection is out that could come back and serve them. Who came

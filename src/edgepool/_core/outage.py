@@ -24,14 +24,21 @@ class Outage:
         self.since: float | None = None
         self.error: BaseException | None = None
         self.retry_at = self._failed_at = self._alarm_at = ALWAYS
+        self._hurried_at = ALWAYS
 
     def failed(
-        self, now: float, error: BaseException, waited: bool, patience: float
+        self,
+        now: float,
+        asked_at: float,
+        error: BaseException,
+        waited: bool,
+        patience: float,
     ) -> bool:
         """Record a failed connect; set the time of the next.
 
         Args:
             now: the time.
+            asked_at: when that connect was asked for.
             error: what went wrong.
             waited: whether anybody waits for the outcome.
             patience: after how long to sound the alarm, and after how long again.
@@ -45,11 +52,16 @@ class Outage:
         self.error = error
         self._failed_at = now
         self.retry_at = now + retry_delay(now - self.since, waited, self._jitter())
+        if self._hurried_at > asked_at:
+            # Who came while it was under way has not had the server asked: what failed
+            # was an attempt from before.
+            self.hurry(now)
         if now < self._alarm_at:
             return False
         self._alarm_at = now + patience
         return True
 
-    def hurry(self) -> None:
+    def hurry(self, now: float) -> None:
         """Somebody has come: try again soon, whatever the delay has grown to."""
+        self._hurried_at = now
         self.retry_at = min(self.retry_at, self._failed_at + EAGER)

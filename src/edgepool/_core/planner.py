@@ -30,6 +30,12 @@ SHRINKING = (Reason.UNUSED, Reason.SURPLUS, Reason.UNPOOLED, Reason.CLOSED)
 # return sees it as a rule, but for one that began before the age was reached.
 OVERDUE = 60.0
 
+# A connect that takes longer than this, in seconds, may be lost in the network for
+# good. Then another one is tried beside it, if somebody waits, so that a network that
+# is back serves whoever comes although an attempt from before still hangs. So much
+# apart they are no load, also where connects take long for other reasons.
+HANGS_AFTER = 1.0
+
 
 class Planner(Generic[T]):
     """The plan of one pool, and everything it is made from.
@@ -66,6 +72,8 @@ class Planner(Generic[T]):
         # replacement inherits the clock, else max_idle would never see it unused.
         self._vacancies: deque[float] = deque()
         self._next_lane_at = ALWAYS
+        # From when on one may start beside those that are under way and may hang.
+        self._beside_at = ALWAYS
         # True while a clean connection that comes back can only go on the idle stack,
         # and whoever comes can only take one from there.
         self._calm = False
@@ -123,6 +131,8 @@ class Planner(Generic[T]):
         )
         lanes = settings.max_connecting if self._outage.since is None else 1
         starting = min(wanted, room, lanes - ledger.connecting)
+        if starting <= 0 and self._may_try_beside and now >= self._beside_at:
+            starting = 1
         if starting > 0 and now < self._outage.retry_at:
             self._wake_by(self._outage.retry_at)
             return
@@ -130,10 +140,20 @@ class Planner(Generic[T]):
             if ledger.connecting and now < self._next_lane_at:
                 self._wake_by(self._next_lane_at)
                 return
+            self._beside_at = now + HANGS_AFTER
             self._next_lane_at = now + settings.stagger
             inherited = bool(vacancies)
             idle_since = vacancies.pop() if inherited else now
             ledger.connect(now, idle_since, inherited)
+        if self._may_try_beside:
+            self._wake_by(self._beside_at)
+
+    @property
+    def _may_try_beside(self) -> bool:
+        connecting = self._ledger.connecting
+        if not self._queue.waiting:
+            return False
+        return 0 < connecting < self.settings.max_connecting
 
     def _is_calm(self) -> bool:
         return (

@@ -223,6 +223,16 @@ def _attempted(conninfo: str, kwargs: dict[str, Any]) -> str:
         return ""
 
 
+def _let_go_of_frames(error: BaseException) -> None:
+    """Drop the traceback of a failed connect: its frames hold what is half open.
+
+    They would until the next collection of garbage, and the server may let that in yet:
+    one session too many. Bugs keep theirs.
+    """
+    if isinstance(error, psycopg.Error) or not isinstance(error, Exception):
+        error.__traceback__ = None
+
+
 class ConnectionAdapter(_Common[CT]):
     """How a pool of threads handles psycopg's connections."""
 
@@ -236,7 +246,10 @@ class ConnectionAdapter(_Common[CT]):
         kwargs: dict[str, Any] = _resolved(self.kwargs) or {}
         try:
             conn: CT = self.connection_class.connect(conninfo, **kwargs)
-        except psycopg.Error as error:
+        except BaseException as error:
+            _let_go_of_frames(error)
+            if not isinstance(error, psycopg.Error):
+                raise error
             attempted = _attempted(conninfo, kwargs)
             errors = self._connect_errors()
             cause = errors.without_secrets(error)
@@ -311,7 +324,10 @@ class AsyncConnectionAdapter(_Common[ACT]):
         kwargs: dict[str, Any] = await _awaited(_resolved(self.kwargs)) or {}
         try:
             conn: ACT = await self.connection_class.connect(conninfo, **kwargs)
-        except psycopg.Error as error:
+        except BaseException as error:
+            _let_go_of_frames(error)
+            if not isinstance(error, psycopg.Error):
+                raise error
             attempted = _attempted(conninfo, kwargs)
             errors = self._connect_errors()
             cause = errors.without_secrets(error)

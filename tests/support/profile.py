@@ -1,0 +1,16 @@
+"""How thorough the fault suite is: seconds for each change, or hours for a release.
+
+`EDGEPOOL_FAULTS` above 1, which is what `make faults` sets, asks for the full lengths.
+"""
+
+from __future__ import annotations
+
+import os
+
+FULL = int(os.environ.get("EDGEPOOL_FAULTS", "1")) > 1
+
+OUTAGES = (2.0, 35.0) if FULL else (0.2, 0.7)
+"""How long a server is out, in seconds: briefly, and longer than every timeout."""
+
+EVERY_TIMEOUT = OUTAGES[-1] * 6 / 7
+"""What no timeout of a pool exceeds: the default of a borrow, 30 s, beside 35 s."""
