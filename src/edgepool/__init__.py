@@ -3,7 +3,13 @@
 from ._adapter import Adapter, AsyncAdapter, PermanentError, Watchful
 from ._async import AsyncLease, AsyncPool
 from ._core import PoolStatistics
-from ._errors import ConnectFailed, PoolClosed, PoolTimeout, TooManyRequests
+from ._errors import (
+    BorrowedBeforeFork,
+    ConnectFailed,
+    PoolClosed,
+    PoolTimeout,
+    TooManyRequests,
+)
 from ._sync import Lease, Pool
 from .psycopg import (
     AsyncConnectionPool,
@@ -19,6 +25,7 @@ __all__ = [
     "AsyncLease",
     "AsyncNullConnectionPool",
     "AsyncPool",
+    "BorrowedBeforeFork",
     "ConnectFailed",
     "ConnectionPool",
     "Lease",

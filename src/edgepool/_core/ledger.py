@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from .commands import Abort, Check, Close, Command, Connect, Reset
-from .entry import Entry, Reason, State
+from .entry import ALWAYS, Entry, Reason, State
 from .statistics import Counters
 
 T = TypeVar("T")
@@ -90,6 +90,18 @@ class Ledger(Generic[T]):
                 self._emit(Abort(entry))
         self.entries.clear()
         self.connecting = self.checking = self.resetting = self.closing = 0
+
+    def disown(self) -> list[T]:
+        """Give up all entries, in whatever state, and return their resources."""
+        resources: list[T] = []
+        for entry in list(self.entries):
+            entry.state, entry.reason = State.GONE, Reason.FORKED
+            entry.expires_at = entry.due_at = ALWAYS
+            if hasattr(entry, "resource"):
+                resources.append(entry.resource)
+        self.entries.clear()
+        self.idle.clear()
+        return resources
 
     def left(self, entry: Entry[T]) -> bool:
         """Tell whether `abort` took this entry out meanwhile; end it if so."""

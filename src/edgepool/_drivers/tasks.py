@@ -22,11 +22,14 @@ from .._core import (
     Entry,
     PoolCore,
     PoolStatistics,
+    Reason,
     Waiter,
 )
 from .._errors import refused
+from . import fork
 from .deadlines import Deadline, Deadlines
-from .threads import always_alive
+from .fork import UNFORKED
+from .threads import always_alive, left_alone
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -48,8 +51,6 @@ class TaskDriver(Generic[T]):
 
     def __init__(self, name: str, core: PoolCore[T], adapter: AsyncAdapter[T]) -> None:
         self.name = name
-        self.faces: set[str] = set()
-        self.core = core
         self.adapter = adapter
         self.clock: Callable[[], float] = monotonic
         self.is_clean = adapter.is_clean
@@ -61,12 +62,32 @@ class TaskDriver(Generic[T]):
         self._abort: Callable[[T], None] | None = getattr(adapter, "abort", None)
         # Closing a psycopg connection suspends for nothing: not worth a task.
         self._close_inline: bool = getattr(adapter, "close_is_instant", False)
+        self._disown: Callable[[T], object] = getattr(adapter, "disown", left_alone)
+        self._begin(core)
+        fork.enrol(self)
+
+    def _begin(self, core: PoolCore[T]) -> None:
+        self.core = core
+        self.faces: set[str] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         # What runs in the background, and for which command.
         self._tasks: dict[asyncio.Task[Any], Command[T] | None] = {}
         self._deadlines = Deadlines[Waiter[T]]()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
+        # In a forked child, until there is something to do: who forked it.
+        self._parent = 0
+
+    def start_over(self, parent: int) -> None:
+        """Leave all that there is to the parent process: this is a forked child.
+
+        The event loop too, which may still be running there.
+        """
+        inherited = self.core
+        fork.keep((self._loop, self._tasks, self._deadlines, self._timer))
+        self._begin(inherited.successor())
+        self._parent = parent
+        fork.each(self._disown, inherited.disown())
 
     # --- borrow and return --------------------------------------------------------
     #
@@ -76,6 +97,9 @@ class TaskDriver(Generic[T]):
         self, entry: Entry[T] | None, now: float, timeout: float | None
     ) -> Entry[T]:
         """Finish a borrow: wait if there is no entry; make sure that it is alive."""
+        if not UNFORKED[0]:  # a child, and nobody has said so
+            fork.notice()
+            entry = None
         if timeout is None:
             timeout = self.core.settings.timeout
         patience = _flows.Patience(now, now + timeout)
@@ -115,6 +139,8 @@ class TaskDriver(Generic[T]):
 
     def put(self, entry: Entry[T]) -> None:
         """Return an entry. Never suspends, never fails for the pool's own reasons."""
+        if entry.reason is Reason.FORKED:
+            return  # the parent has lent it, and to the parent it comes back
         core = self.core
         if self.is_clean(entry.resource):
             now = self.clock()
@@ -302,6 +328,9 @@ class TaskDriver(Generic[T]):
             self._set_timer()
 
     def _start(self, command: Command[T]) -> None:
+        if self._parent:
+            fork.report(self.name, self._parent)
+            self._parent = 0
         if isinstance(command, Abort):
             if self._abort is not None:
                 self._abort(command.entry.resource)

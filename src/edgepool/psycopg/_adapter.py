@@ -24,6 +24,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.pq import TransactionStatus
 
 from .._adapter import PermanentError
+from ._forked import disown
 from ._liveness import is_alive, watch
 
 if TYPE_CHECKING:
@@ -110,12 +111,17 @@ class _Common(Generic[C]):
             with twin:
                 twin.shutdown(socket.SHUT_RDWR)
 
+    def disown(self, conn: C, /) -> None:
+        """Cut it off from its session, in a forked child, and have its use raise."""
+        disown(conn, self._name)
+
     def _welcome(self, conn: C) -> None:
         """Prepare a new connection for its life in a pool."""
         conn._pool = pool = self.pool()
         if pool.close_returns:
             conn.close = self._returning(ref(conn))  # type: ignore[attr-defined]
         conn._edgepool_readable = watch(conn.pgconn.socket)  # type: ignore[attr-defined]
+        conn._edgepool_opened_by = os.getpid()  # type: ignore[attr-defined]
 
     @property
     def _name(self) -> str:

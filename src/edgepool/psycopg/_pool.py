@@ -72,7 +72,8 @@ class ConnectionLease(Generic[CT]):
         except AttributeError:
             mine = False
         if not mine:  # it was returned in the block; it may be another's by now
-            raise pool._not_lent(conn)
+            pool._refuse(conn)
+            return
         # On an idle connection psycopg's exit would only commit nothing, for 1 µs.
         if conn.pgconn.transaction_status == IDLE and conn._pipeline is None:
             pool._give(conn, entry, pool._returns_clean)
@@ -226,7 +227,8 @@ class ConnectionPool(
         """
         claim: Any = getattr(conn, "_edgepool_claim", None)
         if claim is None or conn._pool is not self:
-            raise self._not_lent(conn)
+            self._refuse(conn)
+            return
         entry: Entry[CT] = getattr(claim, "entry", claim)  # a lease, or the entry
         idle = conn.pgconn.transaction_status == IDLE and conn._pipeline is None
         self._give(conn, entry, idle and self._returns_clean)
