@@ -25,7 +25,7 @@ LAYERS = {
     "_face": {"_core", "_errors"},
     "_sync": {"_adapter", "_core", "_drivers", "_face", "_flows"},
     "_async": {"_adapter", "_core", "_drivers", "_face", "_flows"},
-    "psycopg": {"_adapter", "_async", "_core", "_face", "_flows", "_sync"},
+    "psycopg": {"_adapter", "_async", "_core", "_errors", "_face", "_flows", "_sync"},
     "__init__": {"_adapter", "_async", "_core", "_errors", "_sync", "psycopg"},
     # Beside the pool, not in it.
     "testing": set(),

@@ -11,6 +11,8 @@ from __future__ import annotations
 import logging
 import mmap
 import os
+import select
+import selectors
 from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 from weakref import WeakSet
@@ -33,8 +35,8 @@ class Heir(Protocol):
 
 _heirs: WeakSet[Heir] = WeakSet()
 
-# The parent's, and here for ever: to destroy it would reach the parent. An unfinished
-# task, for one, would take its sockets back from a selector that both processes share.
+# What nobody is to destroy here, because it goes on in the parent: asyncio complains of
+# a task that was destroyed unfinished.
 _kept: list[object] = []
 
 
@@ -62,13 +64,33 @@ def enrol(heir: Heir) -> None:
 
 
 def keep(inherited: object) -> None:
-    """Never destroy something, in this child, that is the parent's."""
+    """Never destroy something, in this child, that goes on in the parent."""
     _kept.append(inherited)
 
 
 def report(name: str, parent: int) -> None:
     """Log that a pool is used in a child for the first time."""
     log.info("%s: starts over in a forked process, child of %d", name, parent)
+
+
+def part_from(loop: object) -> None:
+    """Give an inherited event loop a selector of its own, with the same in it.
+
+    An epoll is shared with the parent: when the child ends the loop, or a task on it,
+    what it takes out would be out for the parent as well, who would wait for ever.
+    Loops that are not asyncio's own see to that themselves, or are left alone.
+    """
+    selector = getattr(loop, "_selector", None)
+    if not hasattr(selectors, "EpollSelector"):  # a kqueue is not inherited
+        return
+    if not isinstance(selector, selectors.EpollSelector):
+        return
+    with select.epoll() as own:
+        for key in selector.get_map().values():
+            reads = select.EPOLLIN if key.events & selectors.EVENT_READ else 0
+            writes = select.EPOLLOUT if key.events & selectors.EVENT_WRITE else 0
+            own.register(key.fd, reads | writes)
+        os.dup2(own.fileno(), selector.fileno(), inheritable=False)
 
 
 def each(step: Callable[[T], object], items: Iterable[T]) -> None:

@@ -81,10 +81,12 @@ class TaskDriver(Generic[T]):
     def start_over(self, parent: int) -> None:
         """Leave all that there is to the parent process: this is a forked child.
 
-        The event loop too, which may still be running there.
+        The event loop too, with the tasks on it: they go on in the parent.
         """
         inherited = self.core
-        fork.keep((self._loop, self._tasks, self._deadlines, self._timer))
+        if self._loop is not None:
+            fork.keep((self._loop, self._tasks, self._deadlines))
+            fork.part_from(self._loop)
         self._begin(inherited.successor())
         self._parent = parent
         fork.each(self._disown, inherited.disown())

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from functools import lru_cache
+from functools import cache
 from inspect import iscoroutinefunction
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -92,7 +92,7 @@ async def _nothing_async(conn: BaseConnection[Any]) -> None:
     pass
 
 
-@lru_cache(maxsize=None)
+@cache
 def _forked(cls: type[BaseConnection[Any]]) -> type[BaseConnection[Any]]:
     """Make the class of the disowned connections that were of this class.
 
