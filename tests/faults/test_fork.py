@@ -15,7 +15,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -46,6 +45,7 @@ from support.pg import (
     Sessions,
     application_name,
     at_rest,
+    beside,
     error_of,
     sessions_of,
     set_autocommit,
@@ -498,7 +498,7 @@ async def test_the_sessions_of_a_killed_parent_end_though_a_child_lives(
     colour, conninfo, admin
 ):
     async def idle_for_ever():
-        time.sleep(3600)
+        await beside(signal.pause)
 
     async def in_the_parent():
         pool = colour.Pool(conninfo, min_size=3)
@@ -509,7 +509,7 @@ async def test_the_sessions_of_a_killed_parent_end_though_a_child_lives(
 
     reading, writing = os.pipe()
     parent = Child(colour, in_the_parent)
-    os.waitpid(parent.pid, 0)
+    await beside(os.waitpid, parent.pid, 0)
     orphan = int(os.read(reading, 20))
     try:
         of_the_parent = Sessions(admin, application_name(conninfo))

@@ -25,9 +25,7 @@ DONE, FAILED = b"D", b"F"
 def fork():
     """Fork, though there are threads: that it just works is what is tested."""
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", r".*multi-threaded.*fork", DeprecationWarning
-        )
+        warnings.filterwarnings("ignore", r".*multi-threaded.*fork", DeprecationWarning)
         return os.fork()
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from functools import cache
 from inspect import iscoroutinefunction
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -80,7 +79,7 @@ def _pgconn(conn: BaseConnection[Any]) -> NoReturn:
 
 
 def _repr(conn: BaseConnection[Any]) -> str:
-    cls = type(conn).__base__
+    cls = type(conn)
     return f"<{cls.__module__}.{cls.__qualname__} [INHERITED] at 0x{id(conn):x}>"
 
 
@@ -92,21 +91,27 @@ async def _nothing_async(conn: BaseConnection[Any]) -> None:
     pass
 
 
-@cache
-def _forked(cls: type[BaseConnection[Any]]) -> type[BaseConnection[Any]]:
+_classes: dict[type, type] = {}
+
+
+def _forked(cls: type) -> type:
     """Make the class of the disowned connections that were of this class.
 
     psycopg's own methods take a closed connection for one that needs nothing more: no
     commit at the end of a block, no cancellation of what the parent runs.
     """
-    overrides = {
-        "__module__": cls.__module__,
-        "__repr__": _repr,
-        "__del__": _nothing,  # psycopg's looks inside
-        "pgconn": property(_pgconn),
-        "closed": True,
-        "broken": False,
-        "close": _nothing_async if iscoroutinefunction(cls.close) else _nothing,
-    }
-    # No other base: an object can change to a class with the same layout only.
-    return type(cls.__name__, (cls,), overrides)
+    if cls not in _classes:
+        waits = iscoroutinefunction(getattr(cls, "close", None))
+        overrides = {
+            "__module__": cls.__module__,
+            "__qualname__": cls.__qualname__,
+            "__repr__": _repr,
+            "__del__": _nothing,  # psycopg's looks inside
+            "pgconn": property(_pgconn),
+            "closed": True,
+            "broken": False,
+            "close": _nothing_async if waits else _nothing,
+        }
+        # No other base: an object can change to a class with the same layout only.
+        _classes[cls] = type(cls.__name__, (cls,), overrides)
+    return _classes[cls]

@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 
 from edgepool import AsyncConnectionPool
 from support.forks import fork
 
 
 async def wake_up_from_another_thread():
-    await asyncio.wait_for(asyncio.to_thread(int), timeout=10.0)
+    await asyncio.wait_for(asyncio.to_thread(time.sleep, 0.2), timeout=10.0)
 
 
 async def query(seconds):

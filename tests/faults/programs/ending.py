@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import sys
+import time
 
 from support.forks import fork
 from support.parity import execute, fetch, lend, pid, result, run_blocking
@@ -87,7 +88,7 @@ async def sessions():
 async def complaint():
     """Say what is wrong with the parent's sessions, or with its event loop."""
     if loop:
-        await asyncio.wait_for(asyncio.to_thread(int), timeout=10.0)
+        await asyncio.wait_for(asyncio.to_thread(time.sleep, 0.2), timeout=10.0)
     if await fetch(held, "select pg_current_xact_id()::text") != transaction:
         return "the transaction is another"
     if await sessions() != pids:
