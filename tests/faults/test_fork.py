@@ -7,6 +7,7 @@ event loop, and the child runs another one; how a child that does not end by
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import gc
 import json
@@ -451,7 +452,9 @@ async def test_a_fork_that_python_does_not_notice(colour, way):
         return await storm(pool, 100)
 
     def fork():
-        return ctypes.PyDLL(None).fork()
+        if (child := ctypes.PyDLL(None).fork()) == 0:
+            asyncio._set_running_loop(None)  # as a hook of asyncio would have done
+        return child
 
     async with colour.pool(way.conninfo, min_size=4) as pool:
         await at_rest(pool, 4)
