@@ -33,8 +33,22 @@ demo: $(VENV)/.demo ## See 200 threads and 1,000 tasks share ten connections
 test: test-here test-everywhere ## Run all tests, and the core's on every Python found
 
 .PHONY: test-here
-test-here: $(VENV)/.test
+test-here: $(VENV)/.test tls
 	$(BIN)/python -m pytest
+
+# The wheel's PostgreSQL was built without OpenSSL.
+.PHONY: tls
+tls: $(VENV)/.test ## Have a PostgreSQL that speaks TLS; on Debian, install it
+	@if ! PYTHONPATH=tests $(BIN)/python -c 'from support.tls import bin_dir; bin_dir()' \
+	  2>/dev/null; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update --quiet && apt-get install --quiet --yes postgresql; \
+	  else \
+	    echo "tests over TLS need a PostgreSQL that was built with OpenSSL: install one" \
+	      "(Debian: apt-get install postgresql), or say where it is," \
+	      "as in 'EDGEPOOL_TLS_BIN_DIR=/opt/postgresql/bin make test'"; exit 1; \
+	  fi; \
+	fi
 
 .PHONY: lint
 lint: $(VENV)/.lint ## Check format and lint

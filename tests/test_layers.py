@@ -27,8 +27,8 @@ LAYERS = {
     "_sync": {"_adapter", "_core", "_drivers", "_face", "_flows"},
     "_async": {"_adapter", "_core", "_drivers", "_face", "_flows"},
     "psycopg": {
-        *("_adapter", "_async", "_core", "_drivers", "_face", "_flows", "_places"),
-        "_sync",
+        *("_adapter", "_async", "_core", "_drivers", "_errors", "_face", "_flows"),
+        *("_places", "_sync"),
     },
     "__init__": {"_adapter", "_async", "_core", "_errors", "_sync", "psycopg"},
     # Beside the pool, not in it.

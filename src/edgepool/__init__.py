@@ -4,6 +4,7 @@ from ._adapter import Adapter, AsyncAdapter, PermanentError, Watchful
 from ._async import AsyncLease, AsyncPool
 from ._core import PoolStatistics
 from ._errors import (
+    BorrowedBeforeFork,
     ConnectFailed,
     NestedBorrow,
     PoolClosed,
@@ -27,6 +28,7 @@ __all__ = [
     "AsyncLease",
     "AsyncNullConnectionPool",
     "AsyncPool",
+    "BorrowedBeforeFork",
     "ConnectFailed",
     "ConnectionPool",
     "ConnectionReturned",

@@ -1,4 +1,4 @@
-"""What the pool needs to know about a resource: five methods, and two for the keen.
+"""What the pool needs to know about a resource: five methods, and three for the keen.
 
 The pool calls each method outside of its lock. `is_clean` and `is_alive` are on the hot
 path and must not wait for anything.
@@ -66,10 +66,11 @@ class AsyncAdapter(Protocol[T]):
 
 
 class Watchful(Protocol[T_contra]):
-    """Two optional methods of either adapter. The pool looks for them by name.
+    """Three optional methods of either adapter. The pool looks for them by name.
 
-    Together they are what lets a pool promise that nothing dead is served and that
-    deadlines hold, for a resource on a network.
+    Together they are what lets a pool promise, for a resource on a network, that
+    nothing dead is served, that deadlines hold, and that a forked child leaves its
+    parent alone.
     """
 
     def is_alive(self, resource: T_contra, /) -> bool:
@@ -83,6 +84,16 @@ class Watchful(Protocol[T_contra]):
         """Cut a resource off, though another thread or task may be using it.
 
         Whoever waits for it must get an error soon. The pool closes it afterwards.
+        """
+        ...
+
+    def disown(self, resource: T_contra, /) -> None:
+        """Make a resource harmless in a forked child: it belongs to the parent process.
+
+        Nothing that is done in the child from then on, not even destroying it, may be
+        noticed by the other side. Called in the child before `os.fork` returns there,
+        for every resource, also those that are lent: take no lock, wait for nothing.
+        No other method of the adapter is called with it afterwards.
         """
         ...
 

@@ -1,13 +1,14 @@
-"""What callers catch. Each is also psycopg_pool's exception of the same name.
+"""What callers catch. Each is psycopg_pool's exception of the same name, or psycopg's.
 
 That identity is why this module, and no other outside `edgepool.psycopg`, imports
-psycopg_pool: code that catches `psycopg_pool.PoolTimeout` catches ours.
+them: code that catches `psycopg_pool.PoolTimeout` catches ours.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import psycopg
 import psycopg_pool
 
 from ._core import PoolStatistics, Refusal, Waiter
@@ -75,6 +76,16 @@ class NestedBorrow(PoolTimeout):
     All connections are held by threads or tasks that wait for one, the caller among
     them; so nobody could be served before somebody gives up. Says where the caller has
     borrowed what it holds, and where it has asked for another.
+    """
+
+    __module__ = "edgepool"
+
+
+class BorrowedBeforeFork(psycopg.InterfaceError):
+    """The connection is one of the parent process, and this is a forked child.
+
+    What the child has is a copy that leads nowhere. It can be returned, which does
+    nothing; the pool lends connections of the child's own.
     """
 
     __module__ = "edgepool"

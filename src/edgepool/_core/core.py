@@ -155,7 +155,8 @@ class PoolCore(Planner[T]):
             self._plan(now)
 
     def _must_be_out(self, entry: Entry[T]) -> None:
-        if entry.state is not IN_USE and entry.state is not State.ABORTED:
+        out = entry.state is IN_USE or entry.state is State.ABORTED
+        if not out and entry.reason is not Reason.FORKED:
             raise ValueError(f"returned a connection that is {entry.state.value}")
 
     def _keep(self, now: float, entry: Entry[T]) -> bool:
@@ -489,6 +490,29 @@ class PoolCore(Planner[T]):
         """Resolve the waiter when a closed pool holds nothing any more."""
         self._queue.for_empty[waiter] = None
         self._plan(now)
+
+    # --- forks --------------------------------------------------------------------
+
+    def disown(self) -> list[T]:
+        """Give up everything, in a forked child: it belongs to the parent process.
+
+        Whoever returns an entry that was lent before the fork is not complained of. The
+        core may be in the midst of any event, of a thread that does not exist here, so
+        it is of no further use; `successor` is.
+
+        Returns:
+            The resources of all entries.
+        """
+        return self._ledger.disown()
+
+    def successor(self) -> PoolCore[T]:
+        """Make a core with these settings that has nothing yet, and is as open.
+
+        It plans at the first event.
+        """
+        core: PoolCore[T] = PoolCore(self.settings, self._jitter)
+        core.open, core.fresh = self.open, self.fresh
+        return core
 
     # --- for people ---------------------------------------------------------------
 

@@ -39,6 +39,7 @@ class Reason(Enum):
     SOILED = "could not be reset"
     DRAINED = "drained"
     CLOSED = "the pool is closed"
+    FORKED = "this is a forked child, and it belongs to the parent process"
 
 
 class Refusal(Enum):

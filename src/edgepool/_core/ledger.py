@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from .commands import Abort, Check, Close, Command, Connect, Reset
-from .entry import Away, Entry, Reason, State, Tether
+from .entry import ALWAYS, Away, Entry, Reason, State, Tether
 from .statistics import Counters
 
 T = TypeVar("T")
@@ -136,6 +136,18 @@ class Ledger(Generic[T]):
             entry.reason = Reason.CLOSED
             if entry.connected:
                 self._emit(Abort(entry))
+
+    def disown(self) -> list[T]:
+        """Give up all entries, in whatever state, and return their resources."""
+        resources: list[T] = []
+        for entry in self.entries():
+            entry.state, entry.reason = State.GONE, Reason.FORKED
+            entry.expires_at = entry.due_at = ALWAYS
+            if entry.connected and (resource := entry.reach()) is not None:
+                resources.append(resource)
+        self.tethers.clear()
+        self.idle.clear()
+        return resources
 
     def left(self, entry: Entry[T]) -> bool:
         """Tell whether `abort` took this entry out meanwhile; end it if so."""

@@ -7,12 +7,12 @@ lock while it runs a callback, so it delays neither the pools nor the process's 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from threading import Condition, Thread, current_thread
 from time import monotonic
 from weakref import WeakMethod
 
+from . import fork
 from .deadlines import Deadline, Deadlines
 
 log = logging.getLogger("edgepool.housekeeper")
@@ -40,6 +40,14 @@ class Housekeeper:
     """Calls callbacks at their time. They must be brief."""
 
     def __init__(self) -> None:
+        self._begin()
+        fork.enrol(self)
+
+    def start_over(self, parent: int) -> None:
+        """Begin again: in a child there is no thread, and the lock may be held."""
+        self._begin()
+
+    def _begin(self) -> None:
         self._condition = Condition()
         self._deadlines = Deadlines[Callback]()
         self._thread: Thread | None = None
@@ -103,7 +111,3 @@ class Housekeeper:
 
 
 housekeeper = Housekeeper()
-
-if hasattr(os, "register_at_fork"):
-    # The thread does not exist in a forked child, and its lock may be held for ever.
-    os.register_at_fork(after_in_child=housekeeper.__init__)  # type: ignore[misc]

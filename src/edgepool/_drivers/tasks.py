@@ -24,12 +24,15 @@ from .._core import (
     Entry,
     PoolCore,
     PoolStatistics,
+    Reason,
     Waiter,
 )
 from .._errors import refused
+from . import fork
 from .deadlines import Deadline, Deadlines
+from .fork import UNFORKED
 from .housekeeper import WeakCallback
-from .threads import always_alive, strangers
+from .threads import always_alive, left_alone, strangers
 from .tracking import Tracker, tell_of_leaks
 
 T = TypeVar("T")
@@ -62,8 +65,6 @@ class TaskDriver(Generic[T]):
 
     def __init__(self, name: str, core: PoolCore[T], adapter: AsyncAdapter[T]) -> None:
         self.name = name
-        self.faces: set[str] = set()
-        self.core = core
         self.adapter = adapter
         self.clock: Callable[[], float] = monotonic
         self.is_clean = adapter.is_clean
@@ -73,19 +74,41 @@ class TaskDriver(Generic[T]):
         self.introduce = getattr(adapter, "introduce", strangers)
         # Notes who borrows, if the user wants that.
         self.tracker: Tracker | None = None
-        core.nudge = WeakCallback(self._nudge)  # type: ignore[method-assign]
         # Two hooks of the facade: it opens a lazy pool, and knows `reconnect_failed`.
         self.before_waiting: Callable[[], None]
         self.alarm: Callable[[], Awaitable[None]]
         self._abort: Callable[[T], None] | None = getattr(adapter, "abort", None)
         # Closing a psycopg connection suspends for nothing: not worth a task.
         self._close_inline: bool = getattr(adapter, "close_is_instant", False)
+        self._disown: Callable[[T], object] = getattr(adapter, "disown", left_alone)
+        self._begin(core)
+        fork.enrol(self)
+
+    def _begin(self, core: PoolCore[T]) -> None:
+        self.core = core
+        core.nudge = WeakCallback(self._nudge)  # type: ignore[method-assign]
+        self.faces: set[str] = set()
         self.loop: asyncio.AbstractEventLoop | None = None
         # What runs in the background, and for which command.
         self._tasks: dict[asyncio.Task[Any], Command[T] | None] = {}
         self._deadlines = Deadlines[Waiter[T]]()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
+        # In a forked child, until there is something to do: who forked it.
+        self._parent = 0
+
+    def start_over(self, parent: int) -> None:
+        """Leave all that there is to the parent process: this is a forked child.
+
+        The event loop too, with the tasks on it: they go on in the parent.
+        """
+        inherited = self.core
+        if self.loop is not None:
+            fork.keep((self.loop, self._tasks, self._deadlines))
+            fork.part_from(self.loop)
+        self._begin(inherited.successor())
+        self._parent = parent
+        fork.each(self._disown, inherited.disown())
 
     # --- borrow and return --------------------------------------------------------
     #
@@ -95,6 +118,9 @@ class TaskDriver(Generic[T]):
         self, entry: Entry[T] | None, now: float, timeout: float | None, owner: object
     ) -> Entry[T]:
         """Finish a borrow: wait if there is no entry; make sure that it is alive."""
+        if not UNFORKED[0]:  # a child, and nobody has said so
+            fork.notice()
+            entry = None
         if timeout is None:
             timeout = self.core.settings.timeout
         if owner == NOBODY:
@@ -136,6 +162,8 @@ class TaskDriver(Generic[T]):
 
     def put(self, entry: Entry[T]) -> None:
         """Return an entry. Never suspends, never fails for the pool's own reasons."""
+        if entry.reason is Reason.FORKED:
+            return  # the parent has lent it, and to the parent it comes back
         core = self.core
         if self.is_clean(entry.resource):
             now = self.clock()
@@ -329,6 +357,9 @@ class TaskDriver(Generic[T]):
             self._set_timer()
 
     def _start(self, command: Command[T]) -> None:
+        if self._parent:
+            fork.report(self.name, self._parent)
+            self._parent = 0
         if isinstance(command, Abort):
             resource = command.entry.reach()
             if self._abort is not None and resource is not None:

@@ -12,9 +12,20 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from .. import _flows
 from .._adapter import Adapter
-from .._core import Abort, Close, Command, Entry, PoolCore, PoolStatistics, Waiter
+from .._core import (
+    Abort,
+    Close,
+    Command,
+    Entry,
+    PoolCore,
+    PoolStatistics,
+    Reason,
+    Waiter,
+)
 from .._errors import refused
+from . import fork
 from .deadlines import Deadline
+from .fork import UNFORKED
 from .housekeeper import WeakCallback, housekeeper
 from .tracking import Tracker, tell_of_leaks
 from .workers import workers
@@ -48,6 +59,10 @@ def _nothing() -> None:
     """Do nothing."""
 
 
+def left_alone(resource: object) -> None:
+    """Stand in for `disown` of an adapter that has none."""
+
+
 def always_alive(resource: object) -> bool:
     """Stand in for `is_alive` of an adapter that has none."""
     return True
@@ -72,8 +87,6 @@ class ThreadDriver(Generic[T]):
 
     def __init__(self, name: str, core: PoolCore[T], adapter: Adapter[T]) -> None:
         self.name = name
-        self.faces: set[str] = set()
-        self.core = core
         self.adapter = _Blocking(adapter)
         self.clock = monotonic
         self.is_clean = adapter.is_clean
@@ -89,10 +102,26 @@ class ThreadDriver(Generic[T]):
         self._abort: Callable[[T], None] | None = getattr(adapter, "abort", None)
         # Closing a psycopg connection waits for nobody: not worth another thread.
         self._close_inline: bool = getattr(adapter, "close_is_instant", False)
-        self._mutex = allocate_lock()
+        self._disown: Callable[[T], object] = getattr(adapter, "disown", left_alone)
+        self._begin(core)
+        fork.enrol(self)
+
+    def _begin(self, core: PoolCore[T]) -> None:
+        self.core = core
         core.nudge = WeakCallback(self._nudge)  # type: ignore[method-assign]
+        self.faces: set[str] = set()
+        self._mutex = allocate_lock()
         self._timer: Deadline | None = None
         self._timer_at = float("inf")
+        # In a forked child, until there is something to do: who forked it.
+        self._parent = 0
+
+    def start_over(self, parent: int) -> None:
+        """Leave all that there is to the parent process: this is a forked child."""
+        inherited = self.core
+        self._begin(inherited.successor())
+        self._parent = parent
+        fork.each(self._disown, inherited.disown())
 
     # --- borrow and return --------------------------------------------------------
     #
@@ -102,6 +131,9 @@ class ThreadDriver(Generic[T]):
         self, entry: Entry[T] | None, now: float, timeout: float | None, owner: object
     ) -> Entry[T]:
         """Finish a borrow: wait if there is no entry; make sure that it is alive."""
+        if not UNFORKED[0]:  # a child, and nobody has said so
+            fork.notice()
+            entry = None
         if timeout is None:
             timeout = self.core.settings.timeout
         patience = _flows.Patience(now, now + timeout, owner)
@@ -123,6 +155,8 @@ class ThreadDriver(Generic[T]):
 
     def put(self, entry: Entry[T]) -> None:
         """Return an entry. Never blocks on the network, never fails for its sake."""
+        if entry.reason is Reason.FORKED:
+            return  # the parent has lent it, and to the parent it comes back
         core = self.core
         if self.is_clean(entry.resource):
             if (event := core.give_back(self.clock(), entry)) is not None:
@@ -226,6 +260,9 @@ class ThreadDriver(Generic[T]):
     # --- effects ------------------------------------------------------------------
 
     def _start(self, command: Command[T]) -> None:
+        if self._parent:
+            fork.report(self.name, self._parent)
+            self._parent = 0
         if isinstance(command, Abort):
             resource = command.entry.reach()
             if self._abort is not None and resource is not None:

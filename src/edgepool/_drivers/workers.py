@@ -7,10 +7,11 @@ interpreter joins its threads at exit, so a connect that hangs would hang the ex
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from threading import Lock, Thread, current_thread
 from time import monotonic
+
+from . import fork
 
 Job = Callable[[], object]
 
@@ -37,6 +38,14 @@ class Workers:
     """Threads on demand, shared by all pools of the process."""
 
     def __init__(self) -> None:
+        self._begin()
+        fork.enrol(self)
+
+    def start_over(self, parent: int) -> None:
+        """Begin again: in a child there is no thread, and the lock may be held."""
+        self._begin()
+
+    def _begin(self) -> None:
         self._lock = Lock()
         self._all: dict[_Worker, None] = {}
         self._idle: list[_Worker] = []
@@ -100,7 +109,3 @@ class Workers:
 
 
 workers = Workers()
-
-if hasattr(os, "register_at_fork"):
-    # The threads do not exist in a forked child, and the lock may be held for ever.
-    os.register_at_fork(after_in_child=workers.__init__)  # type: ignore[misc]

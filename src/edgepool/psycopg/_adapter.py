@@ -25,6 +25,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.pq import ConnStatus, TransactionStatus
 
 from .._adapter import PermanentError
+from ._forked import disown
 from ._handles import Session, pgconn_behind, renewed
 from ._liveness import survives_news, watch
 
@@ -129,6 +130,10 @@ class _Common(Generic[C]):
             with twin:
                 twin.shutdown(socket.SHUT_RDWR)
 
+    def disown(self, conn: C, /) -> None:
+        """Cut it off from its session, in a forked child, and have its use raise."""
+        disown(conn, self._name)
+
     def introduce(self, entry: Entry[C], conn: C) -> None:
         """Make a new connection and its entry known to each other."""
         _session(conn).settle_in(conn, entry)
@@ -136,6 +141,7 @@ class _Common(Generic[C]):
     def _begin_session(self, conn: C) -> None:
         """Take note of a new connection as `configure` has left it."""
         returns = self._returning if self.pool().close_returns else None
+        conn._edgepool_opened_by = os.getpid()  # type: ignore[attr-defined]
         conn._edgepool = Session(  # type: ignore[attr-defined]
             conn,
             watch(conn.pgconn.socket),

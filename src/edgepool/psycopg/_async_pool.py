@@ -72,7 +72,8 @@ class AsyncConnectionLease(Generic[ACT]):
     ) -> None:
         conn, pool = self._conn, self._pool
         if conn._pool is not pool:  # it was returned in the block
-            raise pool._not_lent(conn)
+            pool._refuse(conn)
+            return
         # On an idle connection psycopg's exit would only commit nothing, for 1 µs.
         if conn.pgconn.transaction_status == IDLE and conn._pipeline is None:
             pool._take_back(conn, None, clean=True)
@@ -256,7 +257,8 @@ class AsyncConnectionPool(
         """
         session: Any = getattr(conn, "_edgepool", None)
         if session is None or conn._pool is not self:
-            raise self._not_lent(conn)
+            self._refuse(conn)
+            return
         idle = session.pgconn.transaction_status == IDLE and conn._pipeline is None
         self._take_back(conn, _getframe(1), idle)
 

@@ -15,6 +15,7 @@ from weakref import ref
 from .._core import NEVER, PROBE_AFTER, STAGGER, Entry, Nested, PoolStatistics, Settings
 from .._face import A, Face
 from ._adapter import C
+from ._forked import is_forked
 from ._handles import ALONE, Refusal, Session, renewed
 
 if TYPE_CHECKING:
@@ -115,8 +116,6 @@ class PsycopgFace(Face[C, A]):
         self._returns_clean = reset is None
         self.close_returns = close_returns
         self.num_workers = num_workers
-        # What `pop_stats` has reported so far.
-        self._popped: dict[str, float] = {}
         if max_connecting is None:
             changed = num_workers != NUM_WORKERS
             max_connecting = num_workers if changed else MAX_CONNECTING
@@ -142,6 +141,7 @@ class PsycopgFace(Face[C, A]):
         )
         self._adapter.pool = ref(self)
         self._set_up(adapter, settings, open, name, reconnect_failed, track_borrows)
+        self._forget_popped()
 
     # --- what connects ------------------------------------------------------------
 
@@ -234,6 +234,14 @@ class PsycopgFace(Face[C, A]):
         if (event := engine.core.give_back(monotonic(), entry)) is not None:
             engine.tell(event, entry)
 
+    def _refuse(self, conn: C) -> None:
+        """Raise for a connection that is not lent; but not for a parent's, in a child.
+
+        That one was lent: the child has forked off with a copy of the borrower.
+        """
+        if not is_forked(conn):
+            raise self._not_lent(conn)
+
     def _not_lent(self, conn: C) -> ValueError:
         """Make the error for a connection that cannot be returned to this pool."""
         pool = getattr(conn, "_pool", None)
@@ -257,6 +265,8 @@ class PsycopgFace(Face[C, A]):
 
         Times are in milliseconds. `statistics` has more, and in seconds.
         """
+        if self._popped_of is not self._driver.core:  # a forked child counts anew
+            self._forget_popped()
         s = self._driver.statistics()
         stats: dict[str, int] = {}
         for key, value in _counters(s).items():
@@ -268,6 +278,11 @@ class PsycopgFace(Face[C, A]):
         stats["pool_available"] = s.idle
         stats["requests_waiting"] = s.waiting
         return stats
+
+    def _forget_popped(self) -> None:
+        # What `pop_stats` has reported so far, and of which core.
+        self._popped: dict[str, float] = {}
+        self._popped_of = self._driver.core
 
     def pop_stats(self) -> dict[str, int]:
         """Return psycopg_pool's numbers, and begin to count anew."""

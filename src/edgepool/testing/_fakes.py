@@ -385,6 +385,11 @@ class _Hot:
         """Cut the session off; an operation under way on it fails."""
         self.server._end_session(session, "aborted")
 
+    def disown(self, session: FakeSession, /) -> None:
+        """Let go of the session in a forked child, which has a server of its own."""
+        session._ended_by = "disowned"  # without the lock: its holder may be gone
+        self.server._sessions.pop(session, None)
+
 
 class FakeAdapter(_Hot):
     """For a `Pool` of the sessions of a fake server."""

@@ -1,0 +1,692 @@
+"""A pool that was opened before a fork just works, in the parent and in the child.
+
+Promise 9. Each test forks in earnest. With asyncio the fork happens inside a running
+event loop, and the child runs another one; how a child that does not end by
+`os._exit` ends is tried out in programs of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from edgepool import BorrowedBeforeFork, PoolClosed
+from edgepool.testing._address import release_port, reserve_port
+from support import tls
+from support.conservation import conserved
+from support.forks import Child, storm
+from support.parity import (
+    entered,
+    eventually,
+    execute,
+    fetch,
+    lend,
+    pid,
+    result,
+    run_blocking,
+    spawn,
+)
+from support.pg import (
+    COLOURS,
+    THREADS,
+    Sessions,
+    application_name,
+    at_rest,
+    beside,
+    error_of,
+    sessions_of,
+    set_autocommit,
+    size,
+)
+
+PROGRAMS = Path(__file__).parent / "programs"
+QUERIES = 1500
+IN_TIME = 60.0
+
+
+@pytest.fixture(scope="session")
+def tls_server():
+    running = tls.server(max_connections=50)
+    yield running
+    running.close()
+
+
+class Way:
+    """How the pool gets to its server: the server, and a conninfo for it."""
+
+    def __init__(self, server, conninfo):
+        self.server = server
+        self.conninfo = conninfo
+        self.name = application_name(conninfo)
+
+
+@pytest.fixture(params=["tcp", "tls"])
+def way(request, conninfo):
+    """Over plain TCP, and over TLS."""
+    if request.param == "tcp":
+        return Way(request.getfixturevalue("server"), conninfo)
+    server = request.getfixturevalue("tls_server")
+    name = application_name(conninfo)
+    return Way(server, tls.conninfo(server, application_name=name))
+
+
+def run_program(name, *arguments):
+    """Run a program of this folder as a user would; give what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", PROGRAMS / name, *map(str, arguments)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=IN_TIME,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+
+    return done.stdout
+
+
+def environment():
+    paths = [str(PROGRAMS.parents[1]), str(PROGRAMS)]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+# --- parent and child -----------------------------------------------------------------
+
+
+async def test_no_answer_goes_to_the_wrong_process(colour, way):
+    async def in_the_child():
+        return await storm(pool, QUERIES)
+
+    async with colour.pool(way.conninfo, min_size=4) as pool:
+        await result(pool.wait())
+        child = Child(colour, in_the_child)
+        ours = await storm(pool, QUERIES)
+        theirs = await child.outcome()
+
+        assert (QUERIES, [], []) == ours.summary()
+        assert (QUERIES, [], []) == theirs.summary()
+        assert not ours.pids & theirs.pids
+        await conserved(pool, way.server, way.name)
+
+
+async def test_the_child_has_as_many_sessions_of_its_own(colour, way, server):
+    async def in_the_child():
+        before = pool.statistics()
+        backend = await lend(pool)
+        await at_rest(pool, 3)
+        return before, backend, pool.statistics(), pool.get_stats()
+
+    async with colour.pool(way.conninfo, min_size=3, max_size=5) as pool:
+        await at_rest(pool, 3)
+        parents = {await lend(pool) for _ in range(3)}
+        pool.pop_stats()
+        before, backend, after, stats = await Child(colour, in_the_child).outcome()
+
+        assert 0 == before.size
+        assert backend not in parents
+        assert (3, 3, 1) == (after.size, after.idle, after.requests)
+        assert (1, 3) == (stats["requests_num"], stats["connections_num"])
+        assert {await lend(pool) for _ in range(3)} <= parents
+        await conserved(pool, way.server, way.name)
+
+
+async def test_a_child_may_fork_as_well(colour, conninfo, server):
+    async def in_the_grandchild():
+        return await lend(pool)
+
+    async def in_the_child():
+        first = await lend(pool)
+        grandchild = await Child(colour, in_the_grandchild).outcome()
+        return first, grandchild, await lend(pool)
+
+    async with colour.pool(conninfo, min_size=1) as pool:
+        parents = await lend(pool)
+        first, grandchild, again = await Child(colour, in_the_child).outcome()
+
+        assert 3 == len({parents, first, grandchild})
+        assert first == again
+        assert parents == await lend(pool)
+        await conserved(pool, server, application_name(conninfo))
+
+
+async def test_a_child_that_closes_the_pool_closes_its_own(colour, conninfo, server):
+    async def in_the_child():
+        await lend(pool)
+        await result(pool.close())
+        return pool.closed, sessions_of(server, application_name(conninfo))
+
+    async with colour.pool(conninfo, min_size=2) as pool:
+        await at_rest(pool, 2)
+        backend = await lend(pool)
+
+        assert (True, 2) == await Child(colour, in_the_child).outcome()
+        assert backend == await lend(pool)
+        await conserved(pool, server, application_name(conninfo))
+
+
+async def test_null_pools_survive_too(colour, conninfo, server):
+    async def in_the_child():
+        return await lend(pool), size(pool)
+
+    async with colour.null_pool(conninfo, max_size=2) as pool:
+        async with entered(pool.connection()) as conn:
+            backend, left = await Child(colour, in_the_child).outcome()
+
+            assert pid(conn) != backend
+            assert 0 == left
+            assert pid(conn) == await fetch(conn, "select pg_backend_pid()")
+
+        await conserved(pool, server, application_name(conninfo))
+
+
+async def test_a_pool_is_as_open_in_the_child_as_in_the_parent(colour, conninfo):
+    async def in_the_child():
+        return (
+            type(await error_of(pool_error(never))),
+            type(await error_of(pool_error(closed))),
+            await lend(lazy) > 0,
+            [never.closed, closed.closed],
+        )
+
+    async def pool_error(pool):
+        return await result(pool.getconn(timeout=5.0))
+
+    lazy = colour.Pool(conninfo, min_size=1)
+    never = colour.Pool(conninfo, min_size=1, open=False)
+    closed = colour.Pool(conninfo, min_size=1)
+    await lend(closed)
+    await result(closed.close())
+    said = await Child(colour, in_the_child).outcome()
+
+    assert (PoolClosed, PoolClosed, True, [True, True]) == said
+    assert lazy.closed
+
+
+async def test_the_log_says_so_once_when_the_child_first_uses_the_pool(
+    colour, conninfo, caplog
+):
+    async def in_the_child():
+        caplog.clear()
+        await lend(pool)
+        await lend(pool)
+        return [m for m in caplog.messages if "forked" in m]
+
+    caplog.set_level("INFO", "edgepool.pool")
+    async with colour.pool(conninfo, min_size=1, name="web") as pool:
+        await lend(pool)
+        lines = await Child(colour, in_the_child).outcome()
+
+    assert [f"web: starts over in a forked process, child of {os.getpid()}"] == lines
+
+
+# --- lent at the fork -----------------------------------------------------------------
+
+
+async def stream_on(cursor):
+    if isinstance(cursor, psycopg.AsyncCursor):
+        return [row async for row in cursor.stream("select 1")]
+    return list(cursor.stream("select 1"))
+
+
+async def in_block(manager):
+    async with entered(manager):
+        pass
+
+
+USES = {
+    "execute": lambda conn, cursor, named: execute(conn, "select 1"),
+    "commit": lambda conn, cursor, named: conn.commit(),
+    "rollback": lambda conn, cursor, named: conn.rollback(),
+    "info": lambda conn, cursor, named: conn.info,
+    "transaction": lambda conn, cursor, named: in_block(conn.transaction()),
+    "pipeline": lambda conn, cursor, named: in_block(conn.pipeline()),
+    "autocommit": lambda conn, cursor, named: set_autocommit(conn, True),
+    "a cursor": lambda conn, cursor, named: cursor.execute("select 1"),
+    "executemany": lambda conn, cursor, named: cursor.executemany("select 1", [[], []]),
+    "copy": lambda conn, cursor, named: in_block(cursor.copy("copy t from stdin")),
+    "stream": lambda conn, cursor, named: stream_on(cursor),
+    "a server-side cursor": lambda conn, cursor, named: named.fetchone(),
+}
+
+
+async def use(name, *arguments):
+    await result(USES[name](*arguments))
+
+
+async def test_using_in_the_child_what_the_parent_has_borrowed_raises(colour, way):
+    async def in_the_child():
+        said = {n: await error_of(use(n, conn, cursor, named)) for n in USES}
+        await result(conn.cancel_safe())  # nothing, not the parent's query
+        await result(conn.close())
+        return {n: (type(e), str(e)) for n, e in said.items()}, repr(conn)
+
+    async with colour.pool(way.conninfo, min_size=1, name="web") as pool:
+        async with entered(pool.connection()) as conn:
+            cursor, named = conn.cursor(), conn.cursor("named")
+            await execute(conn, "create temporary table t (x int)")
+            await result(named.execute("select generate_series(1, 3)"))
+            await result(named.fetchone())
+            said, shown = await Child(colour, in_the_child).outcome()
+
+            assert dict.fromkeys(USES, BorrowedBeforeFork) == {
+                name: error for name, (error, _) in said.items()
+            }
+            assert all(
+                f"'web' opened this connection in process {os.getpid()}" in text
+                for _, text in said.values()
+            )
+            assert "[INHERITED]" in shown
+            assert (2,) == await result(named.fetchone())
+            await execute(conn, "insert into t values (1)")
+
+            assert 1 == await fetch(conn, "select count(*) from t")
+
+            await result(named.close())
+
+        await conserved(pool, way.server, way.name)
+
+
+async def test_a_stream_of_the_parent_raises_in_the_child_and_goes_on_in_the_parent(
+    colour, way
+):
+    async def following():
+        if colour.asynchronous:
+            return await anext(rows, None)
+        return next(rows, None)
+
+    async def in_the_child():
+        return type(await error_of(following()))
+
+    async with colour.pool(way.conninfo, min_size=1) as pool:
+        async with entered(pool.connection()) as conn:
+            rows = conn.cursor().stream("select generate_series(1, 1000)")
+            seen = [await following()]
+
+            assert BorrowedBeforeFork is await Child(colour, in_the_child).outcome()
+
+            seen += [await following() for _ in range(1000)]
+
+            assert [*((n,) for n in range(1, 1001)), None] == seen
+
+        await conserved(pool, way.server, way.name)
+
+
+async def leave(lease):
+    if hasattr(lease, "__aexit__"):
+        await lease.__aexit__(None, None, None)
+    else:
+        lease.__exit__(None, None, None)
+
+
+async def test_what_the_parent_has_borrowed_may_be_returned_in_the_child(
+    colour, conninfo, server
+):
+    async def in_the_child():
+        await result(pool.putconn(conn))
+        await result(pool.putconn(returning_conn))
+        await result(closing.close())
+        await leave(lease)
+        gc.collect()
+        await lend(pool)
+        return size(pool), pool.statistics().bad_returns
+
+    async with colour.pool(conninfo, max_size=4, close_returns=True) as pool:
+        conn = await result(pool.getconn())
+        returning_conn = await result(pool.getconn())
+        closing = await result(pool.getconn())
+        lease = pool.connection()
+        await (lease.__aenter__() if colour.asynchronous else result(lease.__enter__()))
+        await execute(conn, "select 1")  # in a transaction
+
+        assert (4, 0) == await Child(colour, in_the_child).outcome()
+
+        for each in (conn, returning_conn, closing):
+            assert 1 == await fetch(each, "select 1")
+            await result(each.rollback())
+            await result(pool.putconn(each))
+        await leave(lease)
+        await conserved(pool, server, application_name(conninfo))
+
+
+async def test_the_query_of_another_thread_or_task_goes_on_in_the_parent(colour, way):
+    async def query():
+        async with entered(pool.connection()) as conn:
+            return await fetch(conn, "select 'done' from pg_sleep(0.5)")
+
+    async def in_the_child():
+        gc.collect()
+        return await lend(pool)
+
+    async with colour.pool(way.conninfo, min_size=2) as pool:
+        await at_rest(pool, 2)
+        running = spawn(query)
+        await eventually(lambda: pool.statistics().in_use == 1)
+        child = Child(colour, in_the_child)
+
+        assert await child.outcome() > 0
+        assert "done" == await running
+        await conserved(pool, way.server, way.name)
+
+
+# --- in the midst of something --------------------------------------------------------
+
+
+async def test_a_fork_while_another_thread_holds_every_lock(conninfo, server):
+    from edgepool._drivers.housekeeper import housekeeper
+    from edgepool._drivers.workers import workers
+
+    async def in_the_child():
+        await result(conn.close())
+        pool.putconn(conn)
+        return await lend(pool)
+
+    def hold():
+        with engine._mutex, housekeeper._condition, workers._lock, conn.lock:
+            held.set()
+            release.wait(IN_TIME)
+
+    async with THREADS.pool(conninfo, min_size=2) as pool:
+        await at_rest(pool, 2)
+        engine, conn = pool._engine, pool.getconn()
+        held, release = threading.Event(), threading.Event()
+        holder = threading.Thread(target=hold)
+        holder.start()
+        held.wait(IN_TIME)
+        try:
+            backend = await Child(THREADS, in_the_child).outcome()
+        finally:
+            release.set()
+            holder.join()
+
+        assert backend != pid(conn)
+
+        pool.putconn(conn)
+        await conserved(pool, server, application_name(conninfo))
+
+
+async def test_a_fork_while_connecting(colour, own_server):
+    async def in_the_child():
+        said.append(await lend(pool))
+        return said
+
+    server, said = own_server(), []
+    conninfo = server.conninfo_for(application_name="forking")
+    async with colour.pool(conninfo, min_size=1, max_size=2) as pool:
+        held = await result(pool.getconn())
+        server.freeze()
+        waiting = spawn(pool.getconn)
+        await eventually(lambda: pool.statistics().opening == 1)
+        child = Child(colour, in_the_child)
+        server.thaw()
+        (backend,) = await child.outcome()
+        other = await waiting
+
+        assert 3 == len({backend, pid(held), pid(other)})
+        assert 1 == await fetch(other, "select 1")
+
+        for conn in (held, other):
+            await result(conn.rollback())
+            await result(pool.putconn(conn))
+        await conserved(pool, server, "forking")
+
+
+async def test_a_fork_that_python_does_not_notice(colour, way):
+    """As uWSGI's. It shows at the first borrow."""
+
+    async def in_the_child():
+        return await storm(pool, 100)
+
+    def fork():
+        if (child := ctypes.PyDLL(None).fork()) == 0:
+            asyncio._set_running_loop(None)  # as a hook of asyncio would have done
+        return child
+
+    async with colour.pool(way.conninfo, min_size=4) as pool:
+        await at_rest(pool, 4)
+        child = Child(colour, in_the_child, fork=fork)
+        ours, theirs = await storm(pool, 100), await child.outcome()
+
+        assert (100, [], []) == ours.summary()
+        assert (100, [], []) == theirs.summary()
+        assert not ours.pids & theirs.pids
+        await conserved(pool, way.server, way.name)
+
+
+# --- what is left ---------------------------------------------------------------------
+
+
+def sockets():
+    """Tell which sockets this process has open."""
+    found = set()
+    for name in os.listdir("/dev/fd"):
+        try:
+            found.add(os.fstat(int(name)).st_ino)
+        except OSError:  # the folder's own
+            continue
+    return found
+
+
+async def test_no_descriptor_of_a_session_is_left_in_the_child(colour, conninfo):
+    async def in_the_child():
+        return sockets() & theirs
+
+    async with colour.pool(conninfo, min_size=3) as pool:
+        await at_rest(pool, 3)
+        held = [await result(pool.getconn()) for _ in range(3)]
+        await result(pool.putconn(held[0]))
+        theirs = {os.fstat(conn.fileno()).st_ino for conn in held}
+
+        assert set() == await Child(colour, in_the_child).outcome()
+
+        for conn in held[1:]:
+            await result(pool.putconn(conn))
+
+
+async def test_the_sessions_of_a_killed_parent_end_though_a_child_lives(
+    colour, conninfo, admin
+):
+    async def idle_for_ever():
+        await beside(signal.pause)
+
+    async def in_the_parent():
+        pool = colour.Pool(conninfo, min_size=3)
+        await result(pool.wait())
+        orphan = Child(colour, idle_for_ever)
+        os.write(writing, str(orphan.pid).encode())
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    reading, writing = os.pipe()
+    parent = Child(colour, in_the_parent)
+    await beside(os.waitpid, parent.pid, 0)
+    orphan = int(os.read(reading, 20))
+    try:
+        of_the_parent = Sessions(admin, application_name(conninfo))
+        await eventually(lambda: of_the_parent.count == 0)
+        os.kill(orphan, 0)  # it is still there
+    finally:
+        os.kill(orphan, signal.SIGKILL)
+        for fd in (reading, writing, parent._pipe):
+            os.close(fd)
+
+
+def test_the_sessions_of_the_parent_survive_every_way_a_child_can_end(colour, way):
+    name = next(name for name, each in COLOURS.items() if each is colour)
+    outcome = json.loads(run_program("ending.py", name, way.conninfo))
+
+    assert 14 == len(outcome)
+    assert {} == {
+        end: complaint for end, (_, complaint) in outcome.items() if complaint
+    }
+    assert [0, 3, 3, 1, -9, -15, 3] == [
+        status for end, (status, _) in outcome.items() if ", used" not in end
+    ]
+
+
+def test_a_child_may_close_the_event_loop_that_it_has_inherited(conninfo):
+    """The parent goes on with it; they share nothing of it."""
+    out = run_program("closing_the_loop.py", conninfo)
+
+    assert "the parent goes on\n" == out
+
+
+def test_an_adapter_that_fails_to_disown_hinders_no_other(conninfo):
+    out = run_program("failing_adapter.py", conninfo)
+
+    assert "3 disowned, the others served\n" == out
+
+
+# --- servers that fork ----------------------------------------------------------------
+
+
+def echoed(answers):
+    """Tell which numbers came back, which workers and which sessions were at work."""
+    numbers, workers, backends = (
+        [answer[key] for answer in answers] for key in ("number", "worker", "backend")
+    )
+    return numbers, set(workers), set(backends)
+
+
+def test_the_workers_of_multiprocessing_have_sessions_of_their_own(conninfo):
+    said = json.loads(run_program("many_processes.py", conninfo))
+    numbers, workers, backends = echoed(said["theirs"])
+    own, _, ours = echoed(said["own"])
+
+    assert list(range(200)) == numbers
+    assert list(range(1000, 1100)) == own
+    assert len(workers) > 1
+    assert not backends & {*ours, *said["preloaded"]}
+    assert said["after"] in {*ours, *said["preloaded"]}
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start programs that run beside the test, and end them after it."""
+    running = []
+
+    def start(*command, **variables):
+        log = (tmp_path / f"log-{len(running)}").open("w+")
+        process = subprocess.Popen(
+            [sys.executable, *map(str, command)],
+            env={**environment(), **variables},
+            cwd=tmp_path,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        running.append((process, log))
+        return process
+
+    yield start
+    for process, log in running:
+        if process.poll() is None:
+            process.terminate()
+        try:
+            process.wait(IN_TIME)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        log.seek(0)
+        print(log.read())
+        log.close()
+
+
+def fetched(port, number):
+    url = f"http://127.0.0.1:{port}/{number}"
+    with urllib.request.urlopen(url, timeout=IN_TIME) as response:
+        return json.load(response)
+
+
+def answers_of(port, numbers):
+    with ThreadPoolExecutor(8) as clients:
+        return list(clients.map(partial(fetched, port), numbers))
+
+
+def answers(port):
+    try:
+        return fetched(port, 0)
+    except OSError:
+        return None
+
+
+@pytest.mark.parametrize("kind", ["sync", "gthread"])
+def test_the_workers_of_a_preloading_gunicorn_have_sessions_of_their_own(
+    kind, way, start
+):
+    port = reserve_port()
+    gunicorn = start(
+        *("-m", "gunicorn", "--preload", "--workers=2", "--threads", "4"),
+        *("--worker-class", kind, "--bind", f"127.0.0.1:{port}", "web:app"),
+        DATABASE_URL=way.conninfo,
+    )
+    first = run_blocking(eventually(lambda: answers(port), within=IN_TIME))
+    seen = []
+    while len({answer["worker"] for answer in seen}) < 2:
+        seen += answers_of(port, range(len(seen), len(seen) + 100))
+    numbers, workers, backends = echoed(seen)
+
+    assert list(range(len(seen))) == numbers
+    assert not backends & set(first["preloaded"])
+
+    # A worker that dies takes no session of the master's with it.
+    os.kill(min(workers), signal.SIGKILL)
+    run_blocking(eventually(lambda: not exists(min(workers))))
+    after = answers_of(port, range(100))
+
+    assert list(range(100)) == echoed(after)[0]
+    with psycopg.connect(way.server.conninfo, autocommit=True) as admin:
+        sessions = Sessions(admin, way.name)
+
+        assert set(first["preloaded"]) <= set(sessions.pids)
+
+        gunicorn.terminate()
+        gunicorn.wait(IN_TIME)
+        run_blocking(eventually(lambda: sessions.count == 0))
+    release_port(port)
+
+
+def exists(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_the_workers_of_celery_have_sessions_of_their_own(way, start, tmp_path):
+    variables = {"DATABASE_URL": way.conninfo, "BROKER": str(tmp_path / "broker")}
+    start(
+        *("-m", "celery", "--app=jobs", "worker", "--pool=prefork", "--concurrency=2"),
+        *("--without-gossip", "--without-mingle", "--without-heartbeat"),
+        **variables,
+    )
+    done = subprocess.run(
+        [sys.executable, PROGRAMS / "jobs.py"],
+        env={**environment(), **variables},
+        capture_output=True,
+        text=True,
+        timeout=2 * IN_TIME,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+
+    said = json.loads(done.stdout)
+    numbers, workers, backends = echoed(said)
+
+    assert list(range(100)) == numbers
+    assert 2 == len(workers)
+    assert not backends & set(said[0]["preloaded"])
