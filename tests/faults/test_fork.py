@@ -488,8 +488,8 @@ async def test_no_descriptor_of_a_session_is_left_in_the_child(colour, conninfo)
     async with colour.pool(conninfo, min_size=3) as pool:
         await at_rest(pool, 3)
         held = [await result(pool.getconn()) for _ in range(3)]
-        await result(pool.putconn(held[0]))
         theirs = {os.fstat(conn.fileno()).st_ino for conn in held}
+        await result(pool.putconn(held[0]))
 
         assert set() == await Child(colour, in_the_child).outcome()
 
