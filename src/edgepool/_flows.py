@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from ._adapter import AsyncAdapter, PermanentError
-from ._core import Alarm, Check, Close, Command, Connect, Entry, PoolCore, Reset
+from ._core import Abort, Alarm, Check, Close, Command, Connect, Entry, PoolCore, Reset
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -33,9 +33,12 @@ PROGRAMMING_ERRORS = (
     TypeError,
 )
 
-# What a check or a reset in the background may take, in seconds, before the connection
-# is given up: a healthy server answers in milliseconds.
+# What a check or a reset may take, in seconds, before the connection is given up: a
+# healthy server answers in milliseconds.
 ROUND_TRIP = 10.0
+# What the user's configuration of a new connection may take, in seconds: whoever waits
+# for it has given up by then, for this is the default of a borrow's timeout.
+CONFIGURE = 30.0
 # How many different errors of one outage are worth a warning each.
 FACES = 5
 # What a due check may take for a caller who does not want to wait (timeout=0).
@@ -58,6 +61,10 @@ class Driver(Protocol[T]):
     core: PoolCore[T]
     is_alive: Callable[[T], bool]
     clock: Callable[[], float]
+    configure: Callable[[T], Coroutine[Any, Any, None]] | None
+    """Prepare a new resource, within a deadline, if the adapter has such a step."""
+    cancel: Callable[[T], Coroutine[Any, Any, None]] | None
+    """Have the other side stop working for what is to be closed, if it can be told."""
 
     @property
     def adapter(self) -> AsyncAdapter[T]:
@@ -142,7 +149,8 @@ async def _another(driver: Driver[T], patience: Patience) -> Entry[T]:
 async def _passes_check(
     driver: Driver[T], now: float, entry: Entry[T], patience: Patience
 ) -> bool:
-    resource, deadline = entry.resource, patience.until
+    # Not all the borrower's time for one that says nothing: there may be others.
+    resource, deadline = entry.resource, min(patience.until, now + ROUND_TRIP)
     if patience.until <= patience.since:
         deadline = now + CHECK_AT_ONCE
     try:
@@ -185,6 +193,8 @@ async def perform(driver: Driver[T], command: Command[T]) -> None:
         await _reset(driver, command.entry)
     elif isinstance(command, Check):
         await _check(driver, command.entry)
+    elif isinstance(command, Abort):
+        await _cancel(driver, command.entry.resource)
     elif isinstance(command, Alarm):
         try:
             await driver.sound()
@@ -198,6 +208,7 @@ async def _connect(driver: Driver[T], entry: Entry[T]) -> None:
     failing_since = core.failing_since
     try:
         resource = await driver.adapter.connect()
+        await _configure(driver, entry, resource)
     except BaseException as error:
         permanent = isinstance(error, (PermanentError, *PROGRAMMING_ERRORS))
         cause = error
@@ -223,6 +234,25 @@ async def _connect(driver: Driver[T], entry: Entry[T]) -> None:
     else:
         took = ended - started
         connect_log.info("%s: connected in %.4f s", driver.name, took)
+
+
+async def _configure(driver: Driver[T], entry: Entry[T], resource: T) -> None:
+    if driver.configure is None:
+        return
+    entry.resource = resource  # for `abort` to find
+    deadline = driver.clock() + CONFIGURE
+    try:
+        await driver.bounded(driver.configure(resource), resource, deadline)
+    except Exception:
+        del entry.resource
+        try:
+            await _cancel(driver, resource)
+        finally:
+            await driver.adapter.close(resource)
+        raise
+    except BaseException:  # in a hurry; and somebody may still be using it
+        del entry.resource
+        raise
 
 
 async def _check(driver: Driver[T], entry: Entry[T]) -> None:
@@ -256,8 +286,20 @@ async def _close(driver: Driver[T], entry: Entry[T]) -> None:
     reason = entry.reason.value if entry.reason else "not needed"
     retire_log.info("%s: closing a connection: %s", driver.name, reason)
     try:
-        await driver.adapter.close(entry.resource)
+        try:
+            await _cancel(driver, entry.resource)
+        finally:
+            await driver.adapter.close(entry.resource)
     except Exception as error:
         retire_log.info("%s: error while closing: %s", driver.name, error)
     finally:
         driver.tell(driver.core.was_closed, entry)
+
+
+async def _cancel(driver: Driver[T], resource: T) -> None:
+    if driver.cancel is None:
+        return
+    try:
+        await driver.cancel(resource)
+    except Exception as error:
+        retire_log.info("%s: cannot cancel: %s", driver.name, error)

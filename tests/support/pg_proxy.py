@@ -56,6 +56,9 @@ class _Link:
         self.server: socket.socket | None = None
         self._reader = _Reader()
         self._sending = threading.Lock()
+        # Not set: everything is swallowed.
+        self.open = proxy.open
+        self._reset = False
         self.thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self) -> None:
@@ -79,10 +82,10 @@ class _Link:
         with suppress(OSError):
             while data := self.client.recv(CHUNK):
                 self.proxy.heard(self._reader.feed(data))
-                self.proxy.pass_on()
+                self._pass_on(data)
                 server.sendall(data)
         # Also a hang-up is swallowed by a network that swallows.
-        self.proxy.pass_on()
+        self._pass_on(b"")
         _shut(server)
 
     def _from_server(self) -> None:
@@ -90,14 +93,28 @@ class _Link:
         assert server is not None
         with suppress(OSError):
             while data := server.recv(CHUNK):
-                self.proxy.pass_on()
+                self._pass_on(data)
                 self.say(data)
-        self.proxy.pass_on()
-        _shut(self.client)
+        self._pass_on(b"")
+        if not self._reset:
+            _shut(self.client)
+
+    def _pass_on(self, data: bytes) -> None:
+        if seconds := self.proxy.delay + len(data) / self.proxy.rate:
+            time.sleep(seconds)
+        self.open.wait()
 
     def say(self, data: bytes) -> None:
         with self._sending:
             self.client.sendall(data)
+
+    def reset(self) -> None:
+        self._reset = True
+        linger = struct.pack("ii", 1, 0)
+        with suppress(OSError):
+            self.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            # Only wakes who reads it: what is sent to the client is the reset.
+            self.client.shutdown(socket.SHUT_RD)
 
     def end(self) -> None:
         _shut(self.client)
@@ -117,6 +134,7 @@ class Proxy:
         connects: how many clients have connected so far.
         messages: what they have sent, in order: the protocol's letter, and the body.
         delay: how many seconds everything takes longer, in either direction.
+        rate: how many bytes pass in a second, in either direction.
     """
 
     def __init__(self, conninfo: str) -> None:
@@ -126,8 +144,10 @@ class Proxy:
         self.connects = 0
         self.messages: list[tuple[str, bytes]] = []
         self.delay = 0.0
-        self._open = threading.Event()
-        self._open.set()
+        self.rate = float("inf")
+        self.open = threading.Event()
+        self.open.set()
+        self._trap: tuple[str, bytes] | None = None
         self._links: list[_Link] = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._thread = threading.Thread(target=self._accept, daemon=True)
@@ -140,12 +160,9 @@ class Proxy:
 
     def conninfo(self, **changes: str | int) -> str:
         """Give what connects to the server through the proxy."""
+        changes = {"sslmode": "disable", **changes}
         return make_conninfo(
-            self._conninfo,
-            host="127.0.0.1",
-            port=self.port,
-            sslmode="disable",
-            **changes,
+            self._conninfo, host="127.0.0.1", port=self.port, **changes
         )
 
     @property
@@ -178,11 +195,31 @@ class Proxy:
 
     def black_hole(self) -> None:
         """Deliver nothing any more, in neither direction; connections stay open."""
-        self._open.clear()
+        self.open.clear()
+
+    def black_hole_at(self, kind: str, text: bytes = b"") -> None:
+        """Become a black hole when a client sends a message of a kind, with a text.
+
+        That message is the first not to be delivered. A kind is the protocol's letter.
+        """
+        self._trap = kind, text
+
+    def lose(self) -> None:
+        """Swallow for good what belongs to present connections; pass on that of new."""
+        self.open.clear()
+        self.open = threading.Event()
+        self.open.set()
 
     def restore(self) -> None:
         """Deliver again, also what was held up."""
-        self._open.set()
+        self.open.set()
+        for link in list(self._links):
+            link.open.set()
+
+    def reset(self) -> None:
+        """Break every connection that there is, by a TCP reset."""
+        for link in list(self._links):
+            link.reset()
 
     def cut(self) -> None:
         """End every connection that there is."""
@@ -198,7 +235,7 @@ class Proxy:
     def close(self) -> None:
         """End everything and wait until it has ended."""
         self.restore()
-        self.delay = 0.0
+        self.delay, self.rate = 0.0, float("inf")
         _shut(self._listener)
         self._thread.join()
         self._listener.close()
@@ -209,12 +246,12 @@ class Proxy:
     # For the links
 
     def heard(self, messages: Iterator[tuple[str, bytes]]) -> None:
-        self.messages.extend(messages)
-
-    def pass_on(self) -> None:
-        if self.delay:
-            time.sleep(self.delay)
-        self._open.wait()
+        for kind, body in messages:
+            self.messages.append((kind, body))
+            if self._trap is not None and kind == self._trap[0]:
+                if self._trap[1] in body:
+                    self._trap = None
+                    self.black_hole()
 
     def _accept(self) -> None:
         while True:

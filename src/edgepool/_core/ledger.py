@@ -80,16 +80,26 @@ class Ledger(Generic[T]):
     def abort(self) -> None:
         """Free all places at once; cut off what is still used."""
         for entry in self.entries:
-            self._counters.take_over(entry)
-            if entry.state is State.CLOSING:
-                entry.state = State.GONE
-                continue
-            entry.state = State.ABORTED
-            entry.reason = Reason.CLOSED
-            if hasattr(entry, "resource"):
-                self._emit(Abort(entry))
+            self._cut_off(entry)
         self.entries.clear()
         self.connecting = self.checking = self.resetting = self.closing = 0
+
+    def abort_connects(self) -> None:
+        """Free the places of what is being opened."""
+        for entry in [e for e in self.entries if e.state is State.CONNECTING]:
+            self._cut_off(entry)
+            del self.entries[entry]
+        self.connecting = 0
+
+    def _cut_off(self, entry: Entry[T]) -> None:
+        self._counters.take_over(entry)
+        if entry.state is State.CLOSING:
+            entry.state = State.GONE
+            return
+        entry.state = State.ABORTED
+        entry.reason = Reason.CLOSED
+        if hasattr(entry, "resource"):
+            self._emit(Abort(entry))
 
     def left(self, entry: Entry[T]) -> bool:
         """Tell whether `abort` took this entry out meanwhile; end it if so."""

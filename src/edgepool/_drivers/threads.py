@@ -41,6 +41,17 @@ class _Blocking(Generic[T]):
     async def close(self, resource: T, /) -> None:
         self._adapter.close(resource)
 
+    def optional(self, name: str) -> Callable[[T], Coroutine[Any, Any, None]] | None:
+        """Give a method that only some adapters have, in the shape of the others."""
+        method: Callable[[T], None] | None = getattr(self._adapter, name, None)
+        if method is None:
+            return None
+
+        async def blocking(resource: T, /) -> None:
+            method(resource)
+
+        return blocking
+
 
 def _nothing() -> None:
     """Do nothing."""
@@ -49,6 +60,11 @@ def _nothing() -> None:
 def always_alive(resource: object) -> bool:
     """Stand in for `is_alive` of an adapter that has none."""
     return True
+
+
+def may_wait(resource: object) -> bool:
+    """Stand in for `closes_at_once` of an adapter that has none."""
+    return False
 
 
 class ThreadDriver(Generic[T]):
@@ -73,8 +89,12 @@ class ThreadDriver(Generic[T]):
         self.before_waiting: Callable[[], None] = _nothing
         self.alarm: Callable[[], None] = _nothing
         self._abort: Callable[[T], None] | None = getattr(adapter, "abort", None)
-        # Closing a psycopg connection waits for nobody: not worth another thread.
-        self._close_inline: bool = getattr(adapter, "close_is_instant", False)
+        # Two steps that take a round trip, and that only psycopg's connections know.
+        self.configure = self.adapter.optional("configure")
+        self.cancel = self.adapter.optional("cancel")
+        # Closing a psycopg connection mostly waits for nobody: not worth a thread.
+        self._closes_at_once: Callable[[T], bool]
+        self._closes_at_once = getattr(adapter, "closes_at_once", may_wait)
         self._mutex = allocate_lock()
         self._timer: Deadline | None = None
         self._timer_at = float("inf")
@@ -209,10 +229,14 @@ class ThreadDriver(Generic[T]):
         if isinstance(command, Abort):
             if self._abort is not None:
                 self._abort(command.entry.resource)
-        elif self._close_inline and isinstance(command, Close):
+            if self.cancel is None:
+                return
+        elif isinstance(command, Close) and self._closes_at_once(
+            command.entry.resource
+        ):
             self._perform(command)
-        else:
-            self._submit(partial(self._perform, command))
+            return
+        self._submit(partial(self._perform, command))
 
     def _submit(self, job: Callable[[], None]) -> None:
         try:
