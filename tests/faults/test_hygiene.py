@@ -59,8 +59,7 @@ async def last_value(conn):
 DIRT = {
     "role": "set role {role}",
     "session authorization": "set session authorization {role}",
-    "role within an authorization": "set session authorization {role};"
-    " set role {role}",
+    "role within an authorization": "set session authorization {role}; set role {role}",
     "search_path": "set search_path to pg_catalog",
     "setting": "set statement_timeout to '17s'",
     "time zone": "set timezone to 'Asia/Tokyo'",

@@ -119,9 +119,7 @@ async def test_nobody_answers_configure(colour, proxy):
     await hopeless(pool)
 
 
-async def test_a_connect_that_hangs_gives_up_its_place(
-    colour, proxy, server, conninfo
-):
+async def test_a_connect_that_hangs_gives_up_its_place(colour, proxy, server, conninfo):
     proxy.black_hole()
     where = proxy.conninfo(connect_timeout=2)
     async with colour.pool(where, min_size=1, max_size=1) as pool:

@@ -129,7 +129,10 @@ class _Common(Generic[C]):
 
         psycopg's own `close` puts a farewell into the socket's buffer, and that is all.
         """
-        own = type(conn).close in (psycopg.Connection.close, psycopg.AsyncConnection.close)
+        own = type(conn).close in (
+            psycopg.Connection.close,
+            psycopg.AsyncConnection.close,
+        )
         return own and not self._is_at_work(conn)
 
     def _is_at_work(self, conn: C) -> bool:
@@ -314,7 +317,7 @@ class ConnectionAdapter(_Common[CT]):
     def cancel(self, conn: CT, /) -> None:
         """Have the server end what it is doing for what is to be closed."""
         if (request := self._take_request(conn)) is not None:
-            send(request)
+            send(request, conn.pgconn)
 
     def close(self, conn: CT, /) -> None:
         """Close it for real, whatever `close_returns` says."""
@@ -401,7 +404,7 @@ class AsyncConnectionAdapter(_Common[ACT]):
     async def cancel(self, conn: ACT, /) -> None:
         """Have the server end what it is doing for what is to be closed."""
         if (request := self._take_request(conn)) is not None:
-            await send_async(request)
+            await send_async(request, conn.pgconn)
 
     async def close(self, conn: ACT, /) -> None:
         """Close it for real, whatever `close_returns` says."""

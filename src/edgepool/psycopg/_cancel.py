@@ -7,6 +7,8 @@ of its own, which libpq opens for it.
 
 from __future__ import annotations
 
+import os
+import socket
 from threading import Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -50,26 +52,53 @@ def request_cancel(pgconn: abc.PGconn) -> Request | None:
     return None
 
 
-def send(request: Request) -> None:
+def send(request: Request, pgconn: abc.PGconn) -> None:
     """Send a request, and wait until the server has taken note."""
-    wait_conn(_send(request), interval=GLANCE)
-
-
-async def send_async(request: Request) -> None:
-    """Send a request; see `send`."""
-    await wait_conn_async(_send(request), interval=GLANCE)
-
-
-def _send(request: Request) -> PQGenConn[None]:
-    deadline = monotonic() + CANCEL_WITHIN
     try:
-        request.start()
-        while (status := request.poll()) != PollingStatus.OK:
-            if status == PollingStatus.FAILED:
-                raise psycopg.OperationalError(request.get_error_message())
-            wait = Wait.R if status == PollingStatus.READING else Wait.W
-            while not (yield request.socket, wait):
-                if monotonic() >= deadline:
-                    raise TimeoutError("not done in time")
+        if not wait_conn(_attempt(request, pgconn), interval=GLANCE):
+            wait_conn(_attempt(request, pgconn), interval=GLANCE)
     finally:
         request.finish()
+
+
+async def send_async(request: Request, pgconn: abc.PGconn) -> None:
+    """Send a request; see `send`."""
+    try:
+        if not await wait_conn_async(_attempt(request, pgconn), interval=GLANCE):
+            await wait_conn_async(_attempt(request, pgconn), interval=GLANCE)
+    finally:
+        request.finish()
+
+
+def _attempt(request: Request, pgconn: abc.PGconn) -> PQGenConn[bool]:
+    """Send a request; tell whether the query has ended, as far as one can see.
+
+    A query that was sent just now may be overtaken by the request. Then the server has
+    nothing to cancel yet, and it takes another one.
+    """
+    request.reset()
+    yield from _deliver(request, monotonic() + CANCEL_WITHIN)
+    # A twin, because somebody who was left behind may be waiting for the socket too.
+    twin = _twin(pgconn)
+    if twin is None:
+        return True
+    with twin:
+        return not pgconn.is_busy() or bool((yield twin.fileno(), Wait.R))
+
+
+def _deliver(request: Request, deadline: float) -> PQGenConn[None]:
+    request.start()
+    while (status := request.poll()) != PollingStatus.OK:
+        if status == PollingStatus.FAILED:
+            raise psycopg.OperationalError(request.get_error_message())
+        wait = Wait.R if status == PollingStatus.READING else Wait.W
+        while not (yield request.socket, wait):
+            if monotonic() >= deadline:
+                raise TimeoutError("not done in time")
+
+
+def _twin(pgconn: abc.PGconn) -> socket.socket | None:
+    try:
+        return socket.socket(fileno=os.dup(pgconn.socket))
+    except (OSError, psycopg.Error):  # it is closed
+        return None

@@ -78,9 +78,7 @@ def _forget_prepared(conn: BaseConnection[Any]) -> PQGen[None]:
     yield from conn._prepared.maintain_gen(conn)
 
 
-def _execute(
-    conn: BaseConnection[Any], *statements: bytes
-) -> PQGen[list[PGresult]]:
+def _execute(conn: BaseConnection[Any], *statements: bytes) -> PQGen[list[PGresult]]:
     conn.pgconn.send_query(b"; ".join(filter(None, statements)))
     results = yield from generators.execute(conn.pgconn)
     for result in results:
