@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from ._adapter import AsyncAdapter, PermanentError
-from ._core import Abort, Alarm, Check, Close, Command, Connect, Entry, PoolCore, Reset
+from ._core import Abort, Check, Close, Command, Connect, Entry, PoolCore, Reset
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -195,7 +195,7 @@ async def perform(driver: Driver[T], command: Command[T]) -> None:
         await _check(driver, command.entry)
     elif isinstance(command, Abort):
         await _cancel(driver, command.entry.resource)
-    elif isinstance(command, Alarm):
+    else:
         try:
             await driver.sound()
         except Exception:

@@ -304,15 +304,15 @@ async def own_row(conn, dice, number):
         case _:
             text = f"copy (select {number}, pg_sleep(0)) to stdout"
             async with conn.cursor().copy(text) as copy:
-                row = [line async for line in copy.rows()][0]
-            return int(row[0])
+                rows = [line async for line in copy.rows()]
+            return int(rows[0][0])
 
 
 async def fetch_first(cursor):
     return (await cursor.fetchone())[0]
 
 
-# A server-side cursor whose closing is cancelled as well is complained about by psycopg.
+# psycopg complains about a server-side cursor whose closing is cancelled as well.
 @pytest.mark.filterwarnings("ignore:.*ServerCursor.*deleted while still open")
 async def test_after_a_cancelled_query_everybody_gets_their_own_row(conninfo, server):
     seed = time.time_ns()

@@ -386,7 +386,7 @@ async def test_a_program_ends_though_nobody_answers(colour, proxy, stage):
         proxy.black_hole()
     elif stage == "configure":
         proxy.black_hole_at("Q", b"BEGIN")
-    program = subprocess.Popen(
+    program = subprocess.Popen(  # noqa: ASYNC220, it is waited for in a thread
         [
             *(sys.executable, "-c"),
             textwrap.dedent(TASKS if colour.asynchronous else THREADS),

@@ -248,10 +248,10 @@ class Proxy:
     def heard(self, messages: Iterator[tuple[str, bytes]]) -> None:
         for kind, body in messages:
             self.messages.append((kind, body))
-            if self._trap is not None and kind == self._trap[0]:
-                if self._trap[1] in body:
-                    self._trap = None
-                    self.black_hole()
+            trap, text = self._trap or ("", b"")
+            if kind == trap and text in body:
+                self._trap = None
+                self.black_hole()
 
     def _accept(self) -> None:
         while True:

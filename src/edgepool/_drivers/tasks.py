@@ -340,7 +340,7 @@ class TaskDriver(Generic[T]):
             for command in commands:
                 self._start(command)
         if core.wake_at < self._timer_at:
-            self._notices_the_end()  # else a timer would soon start what is not to begin
+            self._notices_the_end()  # or the timer starts what is not to begin
             self._set_timer()
 
     def _start(self, command: Command[T]) -> None:

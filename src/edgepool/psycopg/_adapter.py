@@ -129,10 +129,8 @@ class _Common(Generic[C]):
 
         psycopg's own `close` puts a farewell into the socket's buffer, and that is all.
         """
-        own = type(conn).close in (
-            psycopg.Connection.close,
-            psycopg.AsyncConnection.close,
-        )
+        close: object = getattr(type(conn), "close", None)
+        own = close in (psycopg.Connection.close, psycopg.AsyncConnection.close)
         return own and not self._is_at_work(conn)
 
     def _is_at_work(self, conn: C) -> bool:

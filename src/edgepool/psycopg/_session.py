@@ -80,7 +80,7 @@ def _forget_prepared(conn: BaseConnection[Any]) -> PQGen[None]:
 
 def _execute(conn: BaseConnection[Any], *statements: bytes) -> PQGen[list[PGresult]]:
     conn.pgconn.send_query(b"; ".join(filter(None, statements)))
-    results = yield from generators.execute(conn.pgconn)
+    results: list[PGresult] = yield from generators.execute(conn.pgconn)
     for result in results:
         if result.status == ExecStatus.FATAL_ERROR:
             raise psycopg.errors.error_from_result(result)
