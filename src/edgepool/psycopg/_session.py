@@ -30,14 +30,12 @@ ROLLBACK: Final = b"ROLLBACK"
 CHANGES: Final = b"SELECT pg_catalog.txid_current_if_assigned() IS NOT NULL"
 
 # What DISCARD ALL does, but without its DEALLOCATE ALL: psycopg would not notice that
-# its prepared statements are gone. In this order: first who we are, for that decides
-# what is allowed. RESET ALL leaves the role alone, and SET SESSION AUTHORIZATION leaves
-# none, whatever ALTER ROLE ... SET role says.
+# its prepared statements are gone. Who we are comes early, for that decides what is
+# allowed. It includes the role, which RESET ALL leaves alone.
 CLEAN: Final = b"; ".join(
     (
         b"CLOSE ALL",
         b"SET SESSION AUTHORIZATION DEFAULT",
-        b"RESET ROLE",
         b"RESET ALL",
         b"UNLISTEN *",
         b"SELECT pg_catalog.pg_advisory_unlock_all()",
