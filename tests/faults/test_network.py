@@ -235,12 +235,15 @@ async def test_nobody_answers_a_return(
         await conserved(pool, server, application_name(conninfo))
 
 
-async def test_nobody_answers_a_request_to_cancel(colour, proxy, server, conninfo):
+async def test_nobody_answers_a_request_to_cancel(
+    colour, proxy, server, conninfo, sessions
+):
     async with colour.pool(
         proxy.conninfo(connect_timeout=2), min_size=1, max_size=1
     ) as pool:
         conn = await result(pool.getconn())
         conn.pgconn.send_query(b"select pg_sleep(60)")
+        await eventually(lambda: sessions.states["active"])
         proxy.black_hole()
         took = await timed(pool.putconn(conn))
 
