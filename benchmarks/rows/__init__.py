@@ -1,11 +1,22 @@
 """The rows of the speed table, one module per group; ``ALL`` is their order."""
 
 from ..model import Row
-from . import burst, footprint, liveness, load, overhead, overload, recovery, waiters
+from . import (
+    burst,
+    footprint,
+    hygiene,
+    liveness,
+    load,
+    overhead,
+    overload,
+    recovery,
+    waiters,
+)
 
 ALL: tuple[Row, ...] = (
     *overhead.ROWS,
     *liveness.ROWS,
+    *hygiene.ROWS,
     *load.ROWS,
     *burst.ROWS,
     *waiters.ROWS,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from ._adapter import AsyncAdapter, PermanentError
-from ._core import Alarm, Check, Close, Command, Connect, Entry, PoolCore, Reset
+from ._core import Abort, Check, Close, Command, Connect, Entry, PoolCore, Reset
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -33,9 +33,12 @@ PROGRAMMING_ERRORS = (
     TypeError,
 )
 
-# What a check or a reset in the background may take, in seconds, before the connection
-# is given up: a healthy server answers in milliseconds.
+# What a check or a reset may take, in seconds, before the connection is given up: a
+# healthy server answers in milliseconds.
 ROUND_TRIP = 10.0
+# What the user's configuration of a new connection may take, in seconds: whoever waits
+# for it has given up by then, for this is the default of a borrow's timeout.
+CONFIGURE = 30.0
 # How many different errors of one outage are worth a warning each.
 FACES = 5
 # What a due check may take for a caller who does not want to wait (timeout=0).
@@ -62,6 +65,10 @@ class Driver(Protocol[T]):
     clock: Callable[[], float]
     introduce: Callable[[Entry[T], T], None]
     """Make an entry and its new resource known to each other, if that is wanted."""
+    configure: Callable[[T], Coroutine[Any, Any, None]] | None
+    """Prepare a new resource, within a deadline, if the adapter has such a step."""
+    cancel: Callable[[T], Coroutine[Any, Any, None]] | None
+    """Have the other side stop working for what is to be closed, if it can be told."""
 
     @property
     def adapter(self) -> AsyncAdapter[T]:
@@ -83,7 +90,7 @@ class Driver(Protocol[T]):
         ...
 
     async def bounded(
-        self, work: Coroutine[Any, Any, R], resource: T, deadline: float
+        self, work: Coroutine[Any, Any, R], entry: Entry[T], deadline: float
     ) -> R:
         """Await I/O on a resource; at the deadline give the resource up and raise."""
         ...
@@ -146,11 +153,12 @@ async def _another(driver: Driver[T], patience: Patience) -> Entry[T]:
 async def _passes_check(
     driver: Driver[T], now: float, entry: Entry[T], patience: Patience
 ) -> bool:
-    resource, deadline = entry.resource, patience.until
+    # Not all the borrower's time for one that says nothing: there may be others.
+    resource, deadline = entry.resource, min(patience.until, now + ROUND_TRIP)
     if patience.until <= patience.since:
         deadline = now + CHECK_AT_ONCE
     try:
-        await driver.bounded(driver.adapter.check(resource), resource, deadline)
+        await driver.bounded(driver.adapter.check(resource), entry, deadline)
     except Exception as error:
         retire_log.info("%s: check failed: %s", driver.name, error)
         return False
@@ -189,7 +197,10 @@ async def perform(driver: Driver[T], command: Command[T]) -> None:
         await _reset(driver, command.entry)
     elif isinstance(command, Check):
         await _check(driver, command.entry)
-    elif isinstance(command, Alarm):
+    elif isinstance(command, Abort):
+        if (resource := command.entry.reach()) is not None:
+            await _cancel(driver, resource)
+    else:
         try:
             await driver.sound()
         except Exception:
@@ -202,6 +213,7 @@ async def _connect(driver: Driver[T], entry: Entry[T]) -> None:
     failing_since = core.failing_since
     try:
         resource = await driver.adapter.connect()
+        await _configure(driver, entry, resource)
     except BaseException as error:
         permanent = isinstance(error, (PermanentError, *PROGRAMMING_ERRORS))
         cause = error
@@ -230,13 +242,34 @@ async def _connect(driver: Driver[T], entry: Entry[T]) -> None:
         connect_log.info("%s: connected in %.4f s", driver.name, took)
 
 
+async def _configure(driver: Driver[T], entry: Entry[T], resource: T) -> None:
+    if driver.configure is None:
+        return
+    entry.resource, entry.connected = resource, True  # for `abort` to find
+    deadline = driver.clock() + CONFIGURE
+    try:
+        await driver.bounded(driver.configure(resource), entry, deadline)
+    except Exception:
+        entry.connected = False
+        del entry.resource
+        try:
+            await _cancel(driver, resource)
+        finally:
+            await driver.adapter.close(resource)
+        raise
+    except BaseException:  # in a hurry; and somebody may still be using it
+        entry.connected = False
+        del entry.resource
+        raise
+
+
 async def _check(driver: Driver[T], entry: Entry[T]) -> None:
     alive = False
-    resource = entry.resource
     deadline = driver.clock() + ROUND_TRIP
     try:
-        if driver.is_alive(resource):
-            await driver.bounded(driver.adapter.check(resource), resource, deadline)
+        if driver.is_alive(entry.resource):
+            work = driver.adapter.check(entry.resource)
+            await driver.bounded(work, entry, deadline)
             alive = True
     except Exception as error:
         retire_log.info("%s: check failed: %s", driver.name, error)
@@ -250,7 +283,7 @@ async def _reset(driver: Driver[T], entry: Entry[T]) -> None:
     deadline = driver.clock() + ROUND_TRIP
     try:
         work = driver.adapter.reset(resource)
-        clean = await driver.bounded(work, resource, deadline)
+        clean = await driver.bounded(work, entry, deadline)
     except Exception as error:
         retire_log.warning("%s: reset failed: %s", driver.name, error)
     finally:
@@ -261,8 +294,20 @@ async def _close(driver: Driver[T], entry: Entry[T]) -> None:
     reason = entry.reason.value if entry.reason else "not needed"
     retire_log.info("%s: closing a connection: %s", driver.name, reason)
     try:
-        await driver.adapter.close(entry.resource)
+        try:
+            await _cancel(driver, entry.resource)
+        finally:
+            await driver.adapter.close(entry.resource)
     except Exception as error:
         retire_log.info("%s: error while closing: %s", driver.name, error)
     finally:
         driver.tell(driver.core.was_closed, entry)
+
+
+async def _cancel(driver: Driver[T], resource: T) -> None:
+    if driver.cancel is None:
+        return
+    try:
+        await driver.cancel(resource)
+    except Exception as error:
+        retire_log.info("%s: cannot cancel: %s", driver.name, error)

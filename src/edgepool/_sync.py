@@ -22,6 +22,10 @@ T = TypeVar("T")
 
 log = logging.getLogger("edgepool.pool")
 
+# How long `close` waits for connects under way, in seconds: a thread that waits for a
+# silent server cannot be interrupted, and is left to itself.
+HANGING = 1.0
+
 
 class Lease(Generic[T]):
     """A borrower's claim on a resource, from `with` to its end."""
@@ -127,7 +131,12 @@ class Pool(Face[T, Adapter[T]]):
         engine = self._engine
         was_open = engine.core.open
         engine.tell(engine.core.close)
-        waiter = engine.park(engine.core.when_empty, engine.clock() + timeout)
+        until = engine.clock() + timeout
+        soon = min(until, engine.clock() + HANGING)
+        waiter = engine.park(engine.core.when_empty, soon)
+        if waiter.refusal is not None and soon < until:
+            engine.tell(engine.core.abort_connects)
+            waiter = engine.park(engine.core.when_empty, until)
         if waiter.refusal is not None:
             engine.tell(engine.core.abort)
             log.warning("%s: cut off what was not back in %g s", self.name, timeout)

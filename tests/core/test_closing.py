@@ -157,6 +157,35 @@ def test_a_closed_pool_is_not_empty_while_it_connects():
     assert waiter.resolved
 
 
+def test_a_closed_pool_may_wait_no_longer_for_its_connects():
+    pool = Driven(min_size=1)
+    (lent,) = pool.lend(1)
+    pool.wait()
+    pool.tell(pool.core.close)
+    waiter = pool.wait_for(pool.core.when_empty)
+
+    pool.tell(pool.core.abort_connects)
+    assert not waiter.resolved
+    pool.give_back(lent)
+    pool.close_one()
+    assert waiter.resolved
+
+    # What arrives after all is closed.
+    late = pool.connect_one()
+    assert [late] == pool.wanted(Close)
+    pool.close_one()
+    assert State.GONE is late.state
+    assert 0 == pool.stats.size
+
+
+def test_an_open_pool_goes_on_waiting_for_its_connects():
+    pool = Driven(min_size=1)
+
+    pool.tell(pool.core.abort_connects)
+
+    assert 1 == pool.stats.opening
+
+
 def test_a_closed_pool_that_holds_nothing_is_empty_at_once():
     pool = Driven()
     pool.tell(pool.core.close)

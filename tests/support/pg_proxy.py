@@ -56,6 +56,8 @@ class _Link:
         self.server: socket.socket | None = None
         self._reader = _Reader()
         self._sending = threading.Lock()
+        # Not set: everything is swallowed.
+        self.open = proxy.open
         # Ended by a reset, so without a farewell; or forgotten by the network.
         self.reset = self.lost = False
         self.thread = threading.Thread(target=self._run, daemon=True)
@@ -81,10 +83,10 @@ class _Link:
         with suppress(OSError):
             while data := self.client.recv(CHUNK):
                 self.proxy.heard(self._reader.feed(data))
-                self.proxy.pass_on(self)
+                self._pass_on(data)
                 server.sendall(data)
         # Also a hang-up is swallowed by a network that swallows.
-        self.proxy.pass_on(self)
+        self._pass_on(b"")
         _shut(server)
 
     def _from_server(self) -> None:
@@ -92,11 +94,18 @@ class _Link:
         assert server is not None
         with suppress(OSError):
             while data := server.recv(CHUNK):
-                self.proxy.pass_on(self)
+                self._pass_on(data)
                 self.say(data)
-        self.proxy.pass_on(self)
+        self._pass_on(b"")
         if not self.reset:
             _shut(self.client)
+
+    def _pass_on(self, data: bytes) -> None:
+        if seconds := self.proxy.delay + len(data) / self.proxy.rate:
+            time.sleep(seconds)
+        self.open.wait()
+        if self.lost:
+            self.proxy.closing.wait()
 
     def say(self, data: bytes) -> None:
         with self._sending:
@@ -111,6 +120,7 @@ class _Link:
         self.reset = True
         _reset_at_close(self.client)
         with suppress(OSError):
+            # Only wakes who reads it: what is sent to the client is the reset.
             self.client.shutdown(socket.SHUT_RD)
         if self.server is not None:
             _shut(self.server)
@@ -133,6 +143,7 @@ class Proxy:
         moments: when a client has connected, on the monotonic clock.
         messages: what they have sent, in order: the protocol's letter, and the body.
         delay: how many seconds everything takes longer, in either direction.
+        rate: how many bytes pass in a second, in either direction.
     """
 
     def __init__(self, conninfo: str) -> None:
@@ -142,10 +153,12 @@ class Proxy:
         self.moments: list[float] = []
         self.messages: list[tuple[str, bytes]] = []
         self.delay = 0.0
-        self._open = threading.Event()
-        self._open.set()
+        self.rate = float("inf")
+        self.open = threading.Event()
+        self.open.set()
+        self.closing = threading.Event()
         self._resetting = False
-        self._closing = threading.Event()
+        self._trap: tuple[str, bytes] | None = None
         self._links: list[_Link] = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._thread = threading.Thread(target=self._accept, daemon=True)
@@ -158,12 +171,9 @@ class Proxy:
 
     def conninfo(self, **changes: str | int) -> str:
         """Give what connects to the server through the proxy."""
+        changes = {"sslmode": "disable", **changes}
         return make_conninfo(
-            self._conninfo,
-            host="127.0.0.1",
-            port=self.port,
-            sslmode="disable",
-            **changes,
+            self._conninfo, host="127.0.0.1", port=self.port, **changes
         )
 
     @property
@@ -201,12 +211,27 @@ class Proxy:
 
     def black_hole(self) -> None:
         """Deliver nothing any more, in neither direction; connections stay open."""
-        self._open.clear()
+        self.open.clear()
+
+    def black_hole_at(self, kind: str, text: bytes = b"") -> None:
+        """Become a black hole when a client sends a message of a kind, with a text.
+
+        That message is the first not to be delivered. A kind is the protocol's letter.
+        """
+        self._trap = kind, text
+
+    def lose(self) -> None:
+        """Swallow for good what belongs to present connections; pass on that of new."""
+        self.open.clear()
+        self.open = threading.Event()
+        self.open.set()
 
     def restore(self) -> None:
         """Deliver again, also what was held up."""
         self._resetting = False
-        self._open.set()
+        self.open.set()
+        for link in list(self._links):
+            link.open.set()
 
     def forget(self) -> None:
         """Deliver again, but nothing ever of the connections that there are.
@@ -238,9 +263,9 @@ class Proxy:
 
     def close(self) -> None:
         """End everything and wait until it has ended."""
-        self._closing.set()
+        self.closing.set()
         self.restore()
-        self.delay = 0.0
+        self.delay, self.rate = 0.0, float("inf")
         _shut(self._listener)
         self._thread.join()
         self._listener.close()
@@ -251,14 +276,12 @@ class Proxy:
     # For the links
 
     def heard(self, messages: Iterator[tuple[str, bytes]]) -> None:
-        self.messages.extend(messages)
-
-    def pass_on(self, link: _Link) -> None:
-        if self.delay:
-            time.sleep(self.delay)
-        self._open.wait()
-        if link.lost:
-            self._closing.wait()
+        for kind, body in messages:
+            self.messages.append((kind, body))
+            trap, text = self._trap or ("", b"")
+            if kind == trap and text in body:
+                self._trap = None
+                self.black_hole()
 
     def _accept(self) -> None:
         while True:

@@ -458,6 +458,12 @@ class PoolCore(Planner[T]):
             self._retire(entry, self._why_expired(entry))
         self._plan(now)
 
+    def abort_connects(self, now: float) -> None:
+        """Wait no longer for what a closed pool has been opening: it may hang."""
+        if not self.open:
+            self._ledger.abort_connects()
+            self._plan(now)
+
     def abort(self, now: float) -> None:
         """Cut off what is left of a closed pool: its borrowers had their time.
 

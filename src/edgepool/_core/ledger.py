@@ -125,17 +125,7 @@ class Ledger(Generic[T]):
     def abort(self) -> None:
         """Free all places at once; cut off what is still used."""
         for tether in list(self.tethers):
-            entry = tether()
-            self.free(tether)
-            if entry is None:
-                continue
-            if entry.state is State.CLOSING:
-                entry.state = State.GONE
-                continue
-            entry.state = State.ABORTED
-            entry.reason = Reason.CLOSED
-            if entry.connected:
-                self._emit(Abort(entry))
+            self._cut_off(tether)
 
     def disown(self) -> list[T]:
         """Give up all entries, in whatever state, and return their resources."""
@@ -148,6 +138,25 @@ class Ledger(Generic[T]):
         self.tethers.clear()
         self.idle.clear()
         return resources
+
+    def abort_connects(self) -> None:
+        """Free the places of what is being opened."""
+        for tether in list(self.tethers):
+            if tether.away == "connecting":
+                self._cut_off(tether)
+
+    def _cut_off(self, tether: Tether[T]) -> None:
+        entry = tether()
+        self.free(tether)
+        if entry is None:
+            return
+        if entry.state is State.CLOSING:
+            entry.state = State.GONE
+            return
+        entry.state = State.ABORTED
+        entry.reason = Reason.CLOSED
+        if entry.connected:
+            self._emit(Abort(entry))
 
     def left(self, entry: Entry[T]) -> bool:
         """Tell whether `abort` took this entry out meanwhile; end it if so."""

@@ -32,7 +32,7 @@ from . import fork
 from .deadlines import Deadline, Deadlines
 from .fork import UNFORKED
 from .housekeeper import WeakCallback
-from .threads import always_alive, left_alone, strangers
+from .threads import always_alive, left_alone, may_wait, strangers
 from .tracking import Tracker, tell_of_leaks
 
 T = TypeVar("T")
@@ -52,6 +52,16 @@ NOBODY = id(None)
 # How long I/O on a resource that was cut off may take to notice, in seconds, before its
 # task is cancelled.
 GRACE = 0.1
+
+# How often what should have ended is told so, in seconds.
+INSIST = 0.01
+
+# How long nothing is started while the loop seems to end, in seconds. If it goes on
+# after all, so does the pool.
+LULL = 1.0
+
+# How long `close` waits for what is ending, in seconds, before it cancels that too.
+PATIENCE = 0.25
 
 
 class TaskDriver(Generic[T]):
@@ -78,8 +88,14 @@ class TaskDriver(Generic[T]):
         self.before_waiting: Callable[[], None]
         self.alarm: Callable[[], Awaitable[None]]
         self._abort: Callable[[T], None] | None = getattr(adapter, "abort", None)
-        # Closing a psycopg connection suspends for nothing: not worth a task.
-        self._close_inline: bool = getattr(adapter, "close_is_instant", False)
+        # Two steps that take a round trip, and that only psycopg's connections know.
+        self.configure: Callable[[T], Coroutine[Any, Any, None]] | None
+        self.configure = getattr(adapter, "configure", None)
+        self.cancel: Callable[[T], Coroutine[Any, Any, None]] | None
+        self.cancel = getattr(adapter, "cancel", None)
+        # Closing a psycopg connection mostly suspends for nothing: not worth a task.
+        self._closes_at_once: Callable[[T], bool]
+        self._closes_at_once = getattr(adapter, "closes_at_once", may_wait)
         self._disown: Callable[[T], object] = getattr(adapter, "disown", left_alone)
         self._begin(core)
         fork.enrol(self)
@@ -91,9 +107,12 @@ class TaskDriver(Generic[T]):
         self.loop: asyncio.AbstractEventLoop | None = None
         # What runs in the background, and for which command.
         self._tasks: dict[asyncio.Task[Any], Command[T] | None] = {}
+        # I/O that was given up and has not ended yet.
+        self._given_up: dict[Entry[T], asyncio.Task[Any]] = {}
         self._deadlines = Deadlines[Waiter[T]]()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
+        self._lull_until = 0.0
         # In a forked child, until there is something to do: who forked it.
         self._parent = 0
 
@@ -104,7 +123,7 @@ class TaskDriver(Generic[T]):
         """
         inherited = self.core
         if self.loop is not None:
-            fork.keep((self.loop, self._tasks, self._deadlines))
+            fork.keep((self.loop, self._tasks, self._given_up, self._deadlines))
             fork.part_from(self.loop)
         self._begin(inherited.successor())
         self._parent = parent
@@ -251,7 +270,7 @@ class TaskDriver(Generic[T]):
             self.tell(self.core.abandon, waiter)
 
     async def bounded(
-        self, work: Coroutine[Any, Any, R], resource: T, deadline: float
+        self, work: Coroutine[Any, Any, R], entry: Entry[T], deadline: float
     ) -> R:
         """Await I/O on a resource; at the deadline cut it off and raise.
 
@@ -266,15 +285,40 @@ class TaskDriver(Generic[T]):
         try:
             await asyncio.wait({task}, timeout=max(deadline - self.clock(), 0.0))
             if not task.done() and self._abort is not None:
-                self._abort(resource)
+                self._cut_off(entry)
                 await asyncio.wait({task}, timeout=GRACE)
-        finally:
-            late = not task.done()
-            if late:
-                task.cancel()
-        if late:
+        except BaseException:
+            self._give_up(task, entry)
+            raise
+        if not task.done():
+            self._give_up(task, entry)
+            await asyncio.wait({task}, timeout=GRACE)
             raise TimeoutError("not done in time")
         return task.result()
+
+    def _cut_off(self, entry: Entry[T]) -> None:
+        resource = entry.reach()
+        if self._abort is not None and resource is not None:
+            self._abort(resource)
+
+    def _give_up(self, task: asyncio.Task[Any], entry: Entry[T]) -> None:
+        """End I/O that nobody waits for any more; until then nothing is closed."""
+        if task.done():
+            return
+        self._given_up[entry] = task
+        task.add_done_callback(lambda _: self._given_up.pop(entry, None))
+        if self._abort is None:
+            task.cancel()
+            return
+        self._cut_off(entry)
+        self._running.call_later(INSIST, self._insist, task)
+
+    def _insist(self, task: asyncio.Task[Any]) -> None:
+        # When it is cancelled, psycopg asks the server to cancel the query, and waits
+        # for 5 s if that is silent. A second cancellation ends that.
+        if not task.done():
+            task.cancel()
+            self._running.call_later(INSIST, self._insist, task)
 
     async def sound(self) -> None:
         """Run the user's `reconnect_failed`."""
@@ -336,6 +380,8 @@ class TaskDriver(Generic[T]):
         core.abort(now)
         core.wakes.clear()
         self._tasks.clear()
+        self._given_up.clear()
+        self._lull_until = 0.0
         self._timer, self._timer_at = None, float("inf")
         if was_open:
             core.start(now)
@@ -354,6 +400,7 @@ class TaskDriver(Generic[T]):
             for command in commands:
                 self._start(command)
         if core.wake_at < self._timer_at:
+            self._notices_the_end()  # or the timer starts what is not to begin
             self._set_timer()
 
     def _start(self, command: Command[T]) -> None:
@@ -361,19 +408,50 @@ class TaskDriver(Generic[T]):
             fork.report(self.name, self._parent)
             self._parent = 0
         if isinstance(command, Abort):
-            resource = command.entry.reach()
-            if self._abort is not None and resource is not None:
-                self._abort(resource)
-            return
-        if self._close_inline and isinstance(command, Close):
+            self._cut_off(command.entry)
+            if self.cancel is None:
+                return
+        if isinstance(command, Close) and self._closes_now(command.entry):
             _flows.run(_flows.perform(self, command))
-            return
-        task = self._running.create_task(
-            _flows.perform(self, command),
-            name=f"edgepool-{type(command).__name__.lower()}",
-        )
-        self._tasks[task] = command
-        task.add_done_callback(self._done)
+        elif self._notices_the_end():
+            delay = self._lull_until - self.clock()
+            self._running.call_later(delay, self._start, command)
+        else:
+            task = self._running.create_task(
+                self._perform(command),
+                name=f"edgepool-{type(command).__name__.lower()}",
+            )
+            self._tasks[task] = command
+            task.add_done_callback(self._done)
+
+    def _notices_the_end(self) -> bool:
+        """Tell whether the loop seems to end: all tasks are cancelled, ours included.
+
+        A task that begins then is destroyed, with a warning. A timer is not.
+        """
+        now = self.clock()
+        if now < self._lull_until:
+            return True
+        task = asyncio.current_task()
+        if task not in self._tasks or not self.core.open:  # `leave` cancels them too
+            return False
+        cancelling: Callable[[], int] = getattr(task, "cancelling", int)
+        if not cancelling():  # Python 3.10 does not tell
+            return False
+        self._lull_until = now + LULL
+        return True
+
+    def _closes_now(self, entry: Entry[T]) -> bool:
+        return entry not in self._given_up and self._closes_at_once(entry.resource)
+
+    async def _perform(self, command: Command[T]) -> None:
+        try:
+            if isinstance(command, Close):
+                using = self._given_up.get(command.entry)
+                if using is not None:
+                    await asyncio.wait({using})
+        finally:
+            await _flows.perform(self, command)
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.pop(task, None)
@@ -425,11 +503,24 @@ class TaskDriver(Generic[T]):
         if self._timer is not None:
             self._timer.cancel()
             self._timer, self._timer_at = None, float("inf")
-        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
-        for task in tasks:
+        for task in self._others():
+            # The cut off end by themselves, and their queries are being cancelled.
+            if not isinstance(self._tasks[task], (Abort, Close, type(None))):
+                self._cancel(task)
+        await self._ended(PATIENCE)
+        for task in self._others():
             self._cancel(task)
-        if tasks:
-            await asyncio.wait(tasks, timeout=1.0)
+        await self._ended(GRACE)
+
+    def _others(self) -> list[asyncio.Task[Any]]:
+        me = asyncio.current_task()
+        return [task for task in self._tasks if task is not me]
+
+    async def _ended(self, timeout: float) -> None:
+        """Wait until no task is left; the end of one may be the begin of another."""
+        until = self.clock() + timeout
+        while (tasks := self._others()) and self.clock() < until:
+            await asyncio.wait(tasks, timeout=until - self.clock())
 
     def _cancel(self, task: asyncio.Task[Any]) -> None:
         # Not before its first step: a flow that never began tells the core nothing.

@@ -54,6 +54,17 @@ class _Blocking(Generic[T]):
     async def close(self, resource: T, /) -> None:
         self._adapter.close(resource)
 
+    def optional(self, name: str) -> Callable[[T], Coroutine[Any, Any, None]] | None:
+        """Give a method that only some adapters have, in the shape of the others."""
+        method: Callable[[T], None] | None = getattr(self._adapter, name, None)
+        if method is None:
+            return None
+
+        async def blocking(resource: T, /) -> None:
+            method(resource)
+
+        return blocking
+
 
 def _nothing() -> None:
     """Do nothing."""
@@ -70,6 +81,11 @@ def always_alive(resource: object) -> bool:
 
 def strangers(entry: object, resource: object) -> None:
     """Stand in for `introduce` of an adapter that has none."""
+
+
+def may_wait(resource: object) -> bool:
+    """Stand in for `closes_at_once` of an adapter that has none."""
+    return False
 
 
 def _has_ended(thread: Thread) -> bool:
@@ -100,8 +116,12 @@ class ThreadDriver(Generic[T]):
         self.before_waiting: Callable[[], None] = _nothing
         self.alarm: Callable[[], None] = _nothing
         self._abort: Callable[[T], None] | None = getattr(adapter, "abort", None)
-        # Closing a psycopg connection waits for nobody: not worth another thread.
-        self._close_inline: bool = getattr(adapter, "close_is_instant", False)
+        # Two steps that take a round trip, and that only psycopg's connections know.
+        self.configure = self.adapter.optional("configure")
+        self.cancel = self.adapter.optional("cancel")
+        # Closing a psycopg connection mostly waits for nobody: not worth a thread.
+        self._closes_at_once: Callable[[T], bool]
+        self._closes_at_once = getattr(adapter, "closes_at_once", may_wait)
         self._disown: Callable[[T], object] = getattr(adapter, "disown", left_alone)
         self._begin(core)
         fork.enrol(self)
@@ -233,7 +253,7 @@ class ThreadDriver(Generic[T]):
         return waiter
 
     async def bounded(
-        self, work: Coroutine[Any, Any, R], resource: T, deadline: float
+        self, work: Coroutine[Any, Any, R], entry: Entry[T], deadline: float
     ) -> R:
         """Await blocking I/O; at the deadline cut the resource off, so that it ends.
 
@@ -241,7 +261,7 @@ class ThreadDriver(Generic[T]):
         """
         if self._abort is None:
             return await work
-        cut = housekeeper.call_at(deadline, partial(self._abort, resource))
+        cut = housekeeper.call_at(deadline, partial(self._cut_off, entry))
         try:
             result = await work
         except BaseException as error:
@@ -252,6 +272,11 @@ class ThreadDriver(Generic[T]):
         if not housekeeper.cancel(cut):
             raise TimeoutError("not done in time")
         return result
+
+    def _cut_off(self, entry: Entry[T]) -> None:
+        resource = entry.reach()
+        if self._abort is not None and resource is not None:
+            self._abort(resource)
 
     async def sound(self) -> None:
         """Run the user's `reconnect_failed`."""
@@ -264,13 +289,15 @@ class ThreadDriver(Generic[T]):
             fork.report(self.name, self._parent)
             self._parent = 0
         if isinstance(command, Abort):
-            resource = command.entry.reach()
-            if self._abort is not None and resource is not None:
-                self._abort(resource)
-        elif self._close_inline and isinstance(command, Close):
+            self._cut_off(command.entry)
+            if self.cancel is None:
+                return
+        elif isinstance(command, Close) and self._closes_at_once(
+            command.entry.resource
+        ):
             self._perform(command)
-        else:
-            self._submit(partial(self._perform, command))
+            return
+        self._submit(partial(self._perform, command))
 
     def _submit(self, job: Callable[[], None]) -> None:
         try:

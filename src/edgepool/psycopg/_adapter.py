@@ -18,22 +18,28 @@ from contextlib import contextmanager, suppress
 from inspect import isawaitable
 from sys import _getframe
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
-from weakref import ref
+from weakref import WeakKeyDictionary, ref
 
 import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.pq import ConnStatus, TransactionStatus
 
 from .._adapter import PermanentError
+from ._cancel import ACTIVE, request_cancel, send, send_async
 from ._forked import disown
 from ._handles import Session, pgconn_behind, renewed
 from ._liveness import survives_news, watch
+from ._network import network_defaults
+from ._session import CLEAN, tidied
 
 if TYPE_CHECKING:
     from psycopg._connection_base import BaseConnection
+    from psycopg.abc import PQGen
+    from psycopg.pq.abc import PGconn
     from psycopg_pool.abc import ACT, CT
 
     from .._core import Entry
+    from ._cancel import Request
     from ._connect_errors import ConnectErrors
 else:
     from psycopg_pool.abc import ACT, CT
@@ -43,7 +49,7 @@ C = TypeVar("C", bound="BaseConnection[Any]")
 log = logging.getLogger("edgepool.reset")
 
 # Plain ints compare faster than enums.
-IDLE, ACTIVE = int(TransactionStatus.IDLE), int(TransactionStatus.ACTIVE)
+IDLE = int(TransactionStatus.IDLE)
 OK = int(ConnStatus.OK)
 UNKNOWN = int(TransactionStatus.UNKNOWN)  # of a connection that is closed or lost
 
@@ -70,7 +76,10 @@ class _Common(Generic[C]):
         kwargs: arguments of `connect`, or a callable that gives them.
         configure: called with a new connection.
         check: called with a connection before it is lent.
-        reset: called with a connection that was returned.
+        reset: called with a connection that was returned; or "clean".
+
+    Raises:
+        ValueError: `reset` is another string.
     """
 
     _new_lock: Callable[[], Any]
@@ -83,8 +92,10 @@ class _Common(Generic[C]):
         kwargs: Any,
         configure: Callable[[C], Any] | None,
         check: Callable[[C], Any],
-        reset: Callable[[C], Any] | None,
+        reset: Callable[[C], Any] | str | None,
     ) -> None:
+        if isinstance(reset, str) and reset != "clean":
+            raise ValueError(f"reset must be a function or 'clean', not {reset!r}")
         self.conninfo = conninfo
         self.connection_class = connection_class
         self.kwargs = kwargs
@@ -94,6 +105,8 @@ class _Common(Generic[C]):
         self._check = check
         self._reset = reset
         self._errors: ConnectErrors | None = None
+        # What is to be told to the server about connections that were cut off.
+        self._requests: WeakKeyDictionary[PGconn, Request] = WeakKeyDictionary()
 
     def is_clean(self, conn: C, /) -> bool:
         """Tell whether the connection can be lent again as it is."""
@@ -120,27 +133,48 @@ class _Common(Generic[C]):
         """Shut the socket down, so that whoever waits for the server gets an error.
 
         Closing the connection instead, while somebody uses it, would free the memory
-        that libpq is working on.
+        that libpq is working on. What the server is doing is for `cancel` to end.
         """
         pgconn = pgconn_behind(conn)
         if pgconn is None:
             return
+        if (request := request_cancel(pgconn)) is not None:
+            self._requests[pgconn] = request
         with suppress(OSError, psycopg.Error):
             twin = socket.socket(fileno=os.dup(pgconn.socket))
             with twin:
                 twin.shutdown(socket.SHUT_RDWR)
+
+    def closes_at_once(self, conn: C, /) -> bool:
+        """Tell whether there is nothing to wait for in closing the connection.
+
+        psycopg's own `close` puts a farewell into the socket's buffer, and that is all.
+        """
+        close: object = getattr(type(conn), "close", None)
+        own = close in (psycopg.Connection.close, psycopg.AsyncConnection.close)
+        pgconn = pgconn_behind(conn)
+        at_work = pgconn is not None and (
+            pgconn in self._requests or pgconn.transaction_status == ACTIVE
+        )
+        return own and not at_work
+
+    def _take_request(self, pgconn: PGconn) -> Request | None:
+        """Return the request to cancel that is to be sent, once."""
+        return self._requests.pop(pgconn, None) or request_cancel(pgconn)
 
     def disown(self, conn: C, /) -> None:
         """Cut it off from its session, in a forked child, and have its use raise."""
         disown(conn, self._name)
 
     def introduce(self, entry: Entry[C], conn: C) -> None:
-        """Make a new connection and its entry known to each other."""
+        """Make a new connection, as `configure` has left it, and its entry a pair."""
+        self._begin_session(conn)
         _session(conn).settle_in(conn, entry)
 
     def _begin_session(self, conn: C) -> None:
-        """Take note of a new connection as `configure` has left it."""
-        returns = self._returning if self.pool().close_returns else None
+        """Take note of what every borrower is to find."""
+        pool = self.pool()
+        returns = None if pool is None or not pool.close_returns else self._returning
         conn._edgepool_opened_by = os.getpid()  # type: ignore[attr-defined]
         conn._edgepool = Session(  # type: ignore[attr-defined]
             conn,
@@ -188,18 +222,30 @@ class _Common(Generic[C]):
     def _hopeless(self, conn: C) -> bool:
         """Tell whether a returned connection can only be closed."""
         status = _session(conn).pgconn.transaction_status
-        if status in (ACTIVE, UNKNOWN) or conn._pipeline is not None:
+        inside = conn._pipeline is not None or conn._tpc
+        if inside or status in (ACTIVE, UNKNOWN):
             log.warning(
                 "%s: closing what came back in mid-operation: %s", self._name, conn
             )
             return True
         return False
 
-    def _must_roll_back(self, conn: C) -> bool:
-        if conn.pgconn.transaction_status == IDLE:
-            return False
-        log.warning("%s: rolling back a returned connection: %s", self._name, conn)
-        return True
+    def _tidying(self, conn: C) -> PQGen[None] | None:
+        """Return what the pool itself does about a returned connection."""
+        clean = CLEAN if self._reset == "clean" else b""
+        if conn.pgconn.transaction_status != IDLE:
+            log.warning("%s: rolling back a returned connection: %s", self._name, conn)
+        elif not clean:
+            return None
+        return tidied(conn, clean)
+
+    @property
+    def _callback_on_reset(self) -> tuple[str, Callable[[C], Any] | None]:
+        """What of the user's is called with a returned connection."""
+        # What `configure` had set, it has to set again after a clean-up.
+        if isinstance(self._reset, str):
+            return "configure", self._configure
+        return "reset", self._reset
 
 
 def _session(conn: C) -> Session[C]:
@@ -242,14 +288,13 @@ def _let_go_of_frames(error: BaseException) -> None:
 class ConnectionAdapter(_Common[CT]):
     """How a pool of threads handles psycopg's connections."""
 
-    # `close` puts a farewell into the socket's buffer and waits for nobody.
-    close_is_instant = True
     _new_lock = staticmethod(threading.Lock)
 
     def connect(self) -> CT:
-        """Open a connection and configure it."""
+        """Open a connection."""
         conninfo: str = _resolved(self.conninfo) or ""
         kwargs: dict[str, Any] = _resolved(self.kwargs) or {}
+        kwargs = {**network_defaults(conninfo, kwargs), **kwargs}
         try:
             conn: CT = self.connection_class.connect(conninfo, **kwargs)
         except BaseException as error:
@@ -262,19 +307,24 @@ class ConnectionAdapter(_Common[CT]):
             if errors.permanent(error, attempted, ASK_AGAIN):
                 raise PermanentError(str(cause)) from cause
             raise cause from None
-        try:
-            conn._pool = self.pool()
-            if self._configure is not None:
-                self._configure(conn)
-                _must_be_idle(conn, "configure", self._configure)
-            self._begin_session(conn)
-            conn._pool = None
-        except BaseException as error:
-            self.close(conn)
-            if isinstance(error, psycopg.ProgrammingError):
-                raise PermanentError(str(error)) from error
-            raise
+        conn._pool = None
         return conn
+
+    @property
+    def configure(self) -> Callable[[CT], None] | None:
+        """How to have the user configure a new connection, if that is wanted."""
+        return None if self._configure is None else self._have_configured
+
+    def _have_configured(self, conn: CT, /) -> None:
+        assert self._configure is not None
+        conn._pool = self.pool()
+        try:
+            self._configure(conn)
+            _must_be_idle(conn, "configure", self._configure)
+        except psycopg.ProgrammingError as error:
+            raise PermanentError(str(error)) from error
+        finally:
+            conn._pool = None
 
     def check(self, conn: CT, /) -> None:
         """Run the user's check, or an empty query; raise if that fails."""
@@ -282,15 +332,18 @@ class ConnectionAdapter(_Common[CT]):
             self._check(mine)
 
     def reset(self, conn: CT, /) -> bool:
-        """Roll back what is open, and run the user's reset."""
+        """Roll back what is open; clean the session, or run the user's reset."""
         if self._hopeless(conn):
             return False
         with self._in_hand(conn) as mine:
-            if self._must_roll_back(mine):
-                mine.rollback()
-            if self._reset is not None:
-                self._reset(mine)
-                _must_be_idle(mine, "reset", self._reset)
+            if (tidying := self._tidying(mine)) is not None:
+                with mine.lock:
+                    mine.wait(tidying)
+            kind, callback = self._callback_on_reset
+            if callback is not None:
+                callback(mine)
+                _must_be_idle(mine, kind, callback)
+                _session(mine).restore(mine)
             return mine.pgconn.transaction_status == IDLE
 
     def _returning(self, conn: Callable[[], CT | None]) -> Callable[[], None]:
@@ -306,6 +359,12 @@ class ConnectionAdapter(_Common[CT]):
 
         return close
 
+    def cancel(self, conn: CT, /) -> None:
+        """Have the server end what it is doing for what is to be closed."""
+        pgconn = pgconn_behind(conn)
+        if pgconn is not None and (request := self._take_request(pgconn)) is not None:
+            send(request, pgconn)
+
     def close(self, conn: CT, /) -> None:
         """Close it for real, whatever `close_returns` says."""
         conn._pool = None
@@ -319,15 +378,11 @@ class AsyncConnectionAdapter(_Common[ACT]):
 
     _new_lock = staticmethod(asyncio.Lock)
 
-    @property
-    def close_is_instant(self) -> bool:
-        """Whether `close` suspends for nothing: psycopg's own does not."""
-        return self.connection_class.close is psycopg.AsyncConnection.close
-
     async def connect(self) -> ACT:
-        """Open a connection and configure it."""
+        """Open a connection."""
         conninfo: str = await _awaited(_resolved(self.conninfo)) or ""
         kwargs: dict[str, Any] = await _awaited(_resolved(self.kwargs)) or {}
+        kwargs = {**network_defaults(conninfo, kwargs), **kwargs}
         try:
             conn: ACT = await self.connection_class.connect(conninfo, **kwargs)
         except BaseException as error:
@@ -340,19 +395,24 @@ class AsyncConnectionAdapter(_Common[ACT]):
             if await errors.permanent_async(error, attempted, ASK_AGAIN):
                 raise PermanentError(str(cause)) from cause
             raise cause from None
-        try:
-            conn._pool = self.pool()
-            if self._configure is not None:
-                await self._configure(conn)
-                _must_be_idle(conn, "configure", self._configure)
-            self._begin_session(conn)
-            conn._pool = None
-        except BaseException as error:
-            await self.close(conn)
-            if isinstance(error, psycopg.ProgrammingError):
-                raise PermanentError(str(error)) from error
-            raise
+        conn._pool = None
         return conn
+
+    @property
+    def configure(self) -> Callable[[ACT], Any] | None:
+        """How to have the user configure a new connection, if that is wanted."""
+        return None if self._configure is None else self._have_configured
+
+    async def _have_configured(self, conn: ACT, /) -> None:
+        assert self._configure is not None
+        conn._pool = self.pool()
+        try:
+            await self._configure(conn)
+            _must_be_idle(conn, "configure", self._configure)
+        except psycopg.ProgrammingError as error:
+            raise PermanentError(str(error)) from error
+        finally:
+            conn._pool = None
 
     async def check(self, conn: ACT, /) -> None:
         """Run the user's check, or an empty query; raise if that fails."""
@@ -360,15 +420,18 @@ class AsyncConnectionAdapter(_Common[ACT]):
             await self._check(mine)
 
     async def reset(self, conn: ACT, /) -> bool:
-        """Roll back what is open, and run the user's reset."""
+        """Roll back what is open; clean the session, or run the user's reset."""
         if self._hopeless(conn):
             return False
         with self._in_hand(conn) as mine:
-            if self._must_roll_back(mine):
-                await mine.rollback()
-            if self._reset is not None:
-                await self._reset(mine)
-                _must_be_idle(mine, "reset", self._reset)
+            if (tidying := self._tidying(mine)) is not None:
+                async with mine.lock:
+                    await mine.wait(tidying)
+            kind, callback = self._callback_on_reset
+            if callback is not None:
+                await callback(mine)
+                _must_be_idle(mine, kind, callback)
+                _session(mine).restore(mine)
             return mine.pgconn.transaction_status == IDLE
 
     def _returning(self, conn: Callable[[], ACT | None]) -> Callable[[], Any]:
@@ -383,6 +446,12 @@ class AsyncConnectionAdapter(_Common[ACT]):
                 await type(mine).close(mine)
 
         return close
+
+    async def cancel(self, conn: ACT, /) -> None:
+        """Have the server end what it is doing for what is to be closed."""
+        pgconn = pgconn_behind(conn)
+        if pgconn is not None and (request := self._take_request(pgconn)) is not None:
+            await send_async(request, pgconn)
 
     async def close(self, conn: ACT, /) -> None:
         """Close it for real, whatever `close_returns` says."""

@@ -12,7 +12,7 @@ import warnings
 from contextlib import suppress
 from sys import _getframe
 from types import TracebackType
-from typing import Any, Generic, cast
+from typing import Any, Generic, Literal, cast
 
 import psycopg_pool
 from psycopg import AsyncConnection
@@ -111,6 +111,8 @@ class AsyncConnectionPool(
             used, and another one takes its place. Default: the connection is only
             probed, without a round trip.
         reset: called with each connection that was returned; must leave it idle.
+            "clean": the server's side of the session is brought back to where it
+            began, and `configure` is called again.
         name: for log lines and errors. Default: `pool-N`.
         close_returns: `conn.close()` returns the connection to the pool.
         timeout: how long a borrow may take, in seconds: queue, connect, configure and
@@ -157,7 +159,7 @@ class AsyncConnectionPool(
         open: bool | None = None,
         configure: AsyncConnectionCB[ACT] | None = None,
         check: AsyncConnectionCB[ACT] | None = None,
-        reset: AsyncConnectionCB[ACT] | None = None,
+        reset: AsyncConnectionCB[ACT] | Literal["clean"] | None = None,
         name: str | None = None,
         close_returns: bool = False,
         timeout: float = 30.0,
@@ -305,7 +307,7 @@ class AsyncNullConnectionPool(
         open: bool | None = None,
         configure: AsyncConnectionCB[ACT] | None = None,
         check: AsyncConnectionCB[ACT] | None = None,
-        reset: AsyncConnectionCB[ACT] | None = None,
+        reset: AsyncConnectionCB[ACT] | Literal["clean"] | None = None,
         name: str | None = None,
         close_returns: bool = False,
         timeout: float = 30.0,

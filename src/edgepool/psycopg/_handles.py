@@ -173,6 +173,10 @@ class Session(Generic[C]):
         "transaction",
     )
 
+    pgconn: PGconn
+
+    readable: Callable[[int], object]
+
     entry: Entry[C]
     """While it is lent. Of two who return it at the same time, one can delete it."""
 
@@ -235,7 +239,6 @@ class Session(Generic[C]):
         fresh = object.__new__(type(conn))
         for name in self.names:
             setattr(fresh, name, getattr(conn, name, None))
-        fresh._num_transactions = 0
         fresh.pgconn = _refusal(self.find, Note())
         if self.close is not None:
             fresh.close = self.close(ref(fresh))  # type: ignore[attr-defined]
@@ -281,6 +284,7 @@ def renewed(conn: C) -> C:
     # Unless it is what a generator that was not finished has left behind.
     new.lock = session.new_lock() if old.lock.locked() else old.lock
     new._notifies_backlog = old._notifies_backlog or deque()
+    new._num_transactions = 0
     session.restore(fresh)
     refusal: Any = new.pgconn
     session.tether.note = refusal.note

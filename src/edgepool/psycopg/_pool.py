@@ -13,7 +13,7 @@ from contextlib import suppress
 from sys import _getframe
 from time import monotonic
 from types import TracebackType
-from typing import Any, Generic, cast
+from typing import Any, Generic, Literal, cast
 
 import psycopg_pool
 from psycopg import Connection
@@ -106,6 +106,8 @@ class ConnectionPool(
             used, and another one takes its place. Default: the connection is only
             probed, without a round trip.
         reset: called with each connection that was returned; must leave it idle.
+            "clean": the server's side of the session is brought back to where it
+            began, and `configure` is called again.
         name: for log lines and errors. Default: `pool-N`.
         close_returns: `conn.close()` returns the connection to the pool.
         timeout: how long a borrow may take, in seconds: queue, connect, configure and
@@ -152,7 +154,7 @@ class ConnectionPool(
         open: bool | None = None,
         configure: ConnectionCB[CT] | None = None,
         check: ConnectionCB[CT] | None = None,
-        reset: ConnectionCB[CT] | None = None,
+        reset: ConnectionCB[CT] | Literal["clean"] | None = None,
         name: str | None = None,
         close_returns: bool = False,
         timeout: float = 30.0,
@@ -291,7 +293,7 @@ class NullConnectionPool(
         open: bool | None = None,
         configure: ConnectionCB[CT] | None = None,
         check: ConnectionCB[CT] | None = None,
-        reset: ConnectionCB[CT] | None = None,
+        reset: ConnectionCB[CT] | Literal["clean"] | None = None,
         name: str | None = None,
         close_returns: bool = False,
         timeout: float = 30.0,

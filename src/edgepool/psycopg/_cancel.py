@@ -1,0 +1,104 @@
+"""Have the server end what a connection is still doing, before the connection goes.
+
+A server does not notice that its client has gone while it works on a query: it looks at
+the socket when it has an answer to send. So the client has to say so, on a connection
+of its own, which libpq opens for it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from threading import Thread
+from time import monotonic
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import psycopg
+from psycopg import capabilities
+from psycopg.pq import PollingStatus, TransactionStatus
+from psycopg.waiting import Wait, wait_conn, wait_conn_async
+
+if TYPE_CHECKING:
+    from psycopg.abc import PQGenConn
+    from psycopg.pq import abc
+
+    Request: TypeAlias = abc.PGcancelConn
+
+ACTIVE: Final = int(TransactionStatus.ACTIVE)
+
+# How long a request may take, in seconds. It is a handshake and 16 bytes; meanwhile the
+# connection holds its place.
+CANCEL_WITHIN: Final = 1.0
+
+# How often a wait looks up for the deadline, in seconds. psycopg's figure.
+GLANCE: Final = 0.1
+
+
+def request_cancel(pgconn: abc.PGconn) -> Request | None:
+    """Prepare a request to end the query that is under way; None if there is none.
+
+    Waits for nothing. The request has all it needs, so it can be sent also when the
+    connection is gone.
+    """
+    if pgconn.transaction_status != ACTIVE:
+        return None
+    try:
+        if capabilities.has_cancel_safe():
+            return pgconn.cancel_conn()
+        # libpq before 17 can only block, without a deadline: nobody waits for it.
+        Thread(target=pgconn.get_cancel().cancel, daemon=True).start()
+    except (psycopg.Error, RuntimeError):  # closed just now; no thread to be had
+        pass
+    return None
+
+
+def send(request: Request, pgconn: abc.PGconn) -> None:
+    """Send a request, and wait until the server has taken note."""
+    try:
+        if not wait_conn(_attempt(request, pgconn), interval=GLANCE):
+            wait_conn(_attempt(request, pgconn), interval=GLANCE)
+    finally:
+        request.finish()
+
+
+async def send_async(request: Request, pgconn: abc.PGconn) -> None:
+    """Send a request; see `send`."""
+    try:
+        if not await wait_conn_async(_attempt(request, pgconn), interval=GLANCE):
+            await wait_conn_async(_attempt(request, pgconn), interval=GLANCE)
+    finally:
+        request.finish()
+
+
+def _attempt(request: Request, pgconn: abc.PGconn) -> PQGenConn[bool]:
+    """Send a request; tell whether the query has ended, as far as one can see.
+
+    A query that was sent just now may be overtaken by the request. Then the server has
+    nothing to cancel yet, and it takes another one.
+    """
+    request.reset()
+    yield from _deliver(request, monotonic() + CANCEL_WITHIN)
+    # A twin, because somebody who was left behind may be waiting for the socket too.
+    twin = _twin(pgconn)
+    if twin is None:
+        return True
+    with twin:
+        return not pgconn.is_busy() or bool((yield twin.fileno(), Wait.R))
+
+
+def _deliver(request: Request, deadline: float) -> PQGenConn[None]:
+    request.start()
+    while (status := request.poll()) != PollingStatus.OK:
+        if status == PollingStatus.FAILED:
+            raise psycopg.OperationalError(request.get_error_message())
+        wait = Wait.R if status == PollingStatus.READING else Wait.W
+        while not (yield request.socket, wait):
+            if monotonic() >= deadline:
+                raise TimeoutError("not done in time")
+
+
+def _twin(pgconn: abc.PGconn) -> socket.socket | None:
+    try:
+        return socket.socket(fileno=os.dup(pgconn.socket))
+    except (OSError, psycopg.Error):  # it is closed
+        return None

@@ -1,0 +1,85 @@
+"""Bring the server's side of a returned session back to where it began.
+
+Goes by libpq and not by a cursor: whatever a borrower has done to the connection's row
+factory, cursor factory, adapters or autocommit does not matter here.
+"""
+
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+from psycopg import generators
+from psycopg.pq import ExecStatus, TransactionStatus
+
+if TYPE_CHECKING:
+    from psycopg._connection_base import BaseConnection
+    from psycopg.abc import PQGen
+    from psycopg.pq.abc import PGresult
+
+IDLE: Final = int(TransactionStatus.IDLE)
+INTRANS: Final = int(TransactionStatus.INTRANS)
+INERROR: Final = int(TransactionStatus.INERROR)
+
+ROLLBACK: Final = b"ROLLBACK"
+
+# Whether the transaction has changed anything, catalogs included: only then has it a
+# number. A function that every PostgreSQL since 10 has.
+CHANGES: Final = b"SELECT pg_catalog.txid_current_if_assigned() IS NOT NULL"
+
+# What DISCARD ALL does, but without its DEALLOCATE ALL: psycopg would not notice that
+# its prepared statements are gone. Who we are comes early, for that decides what is
+# allowed. It includes the role, which RESET ALL leaves alone.
+CLEAN: Final = b"; ".join(
+    (
+        b"CLOSE ALL",
+        b"SET SESSION AUTHORIZATION DEFAULT",
+        b"RESET ALL",
+        b"UNLISTEN *",
+        b"SELECT pg_catalog.pg_advisory_unlock_all()",
+        b"DISCARD TEMP",
+        b"DISCARD SEQUENCES",
+    )
+)
+
+
+def tidied(conn: BaseConnection[Any], then: bytes = b"") -> PQGen[None]:
+    """Roll back what is open, and execute what is to follow, in one round trip.
+
+    psycopg's own `rollback` also throws away all prepared statements, in another round
+    trip: one of them may refer to a type or a table that has never come to be. A
+    transaction without changes has made none, so there they are kept.
+    """
+    pgconn = conn.pgconn
+    if pgconn.transaction_status == IDLE:
+        yield from _execute(conn, then)
+        return
+    if pgconn.transaction_status == INTRANS:
+        try:
+            results = yield from _execute(conn, CHANGES, ROLLBACK, then)
+        except psycopg.Error:
+            # A server that speaks the protocol, but does not have the function.
+            if pgconn.transaction_status != INERROR:
+                raise
+        else:
+            if results[0].get_value(0, 0) == b"t":
+                yield from _forget_prepared(conn)
+            return
+    yield from _execute(conn, ROLLBACK, then)
+    yield from _forget_prepared(conn)
+
+
+def _forget_prepared(conn: BaseConnection[Any]) -> PQGen[None]:
+    conn._prepared.clear()
+    yield from conn._prepared.maintain_gen(conn)
+
+
+def _execute(conn: BaseConnection[Any], *statements: bytes) -> PQGen[list[PGresult]]:
+    conn.pgconn.send_query(b"; ".join(filter(None, statements)))
+    results: list[PGresult] = yield from generators.execute(conn.pgconn)
+    for result in results:
+        if result.status == ExecStatus.FATAL_ERROR:
+            raise psycopg.errors.error_from_result(result)
+    return results
