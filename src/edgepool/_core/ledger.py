@@ -10,7 +10,7 @@ method takes idle entries out one by one, and expects the stack to change at any
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -50,6 +50,20 @@ class Ledger(Generic[T]):
     def established(self) -> int:
         """How many hold a connection that can be, or come to be, used."""
         return self.live - self.connecting
+
+    def mend(self) -> None:
+        """Count anew what an interruption in the midst of a step has left miscounted.
+
+        An entry that was in nobody's hands but the step's is gone with it.
+        """
+        states = Counter(entry.state for entry in self.entries)
+        for entry in list(self.entries):
+            if entry.state is State.GONE:
+                del self.entries[entry]
+        self.connecting = states[State.CONNECTING]
+        self.checking = states[State.CHECKING]
+        self.resetting = states[State.RESETTING]
+        self.closing = states[State.CLOSING]
 
     # --- in and out ---------------------------------------------------------------
 

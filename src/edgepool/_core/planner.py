@@ -164,7 +164,10 @@ class Planner(Generic[T]):
         self._plan(now)
         for entry in ledger.entries:
             if entry.state is State.IDLE:
-                self._wake_by(self._idle_deadline(entry))
+                # What is due has been seen to; this one was just popped, or it is lost
+                # with the thread that had it, and no tick will ever see it again.
+                deadline = self._idle_deadline(entry)
+                self._wake_by(deadline if now < deadline else now + OVERDUE)
             elif settings.max_idle > 0:
                 # It may come back at any time, and that hot path sets no timer: look
                 # again before the earliest deadline that it can have then. (With
@@ -194,7 +197,7 @@ class Planner(Generic[T]):
 
     def _serve(self, now: float, entry: Entry[T]) -> None:
         self._ledger.lend(now, entry)
-        self.wakes.append(self._queue.serve(now, entry))
+        self._queue.serve(now, entry)
 
     def _shelve(self, entry: Entry[T]) -> None:
         self._ledger.shelve(entry)

@@ -79,7 +79,7 @@ class TaskDriver(Generic[T]):
         if timeout is None:
             timeout = self.core.settings.timeout
         patience = _flows.Patience(now, now + timeout)
-        if entry is not None and self._loop is not asyncio.get_running_loop():
+        if entry is not None and not self._in_own_loop():
             self._change_loop(entry)
             entry = None
         if entry is None:
@@ -256,6 +256,12 @@ class TaskDriver(Generic[T]):
             self._forget_loop()
         self._loop = loop
         return loop
+
+    def _in_own_loop(self) -> bool:
+        try:
+            return self._loop is asyncio.get_running_loop()
+        except RuntimeError:  # a thread without any
+            return False
 
     def _change_loop(self, entry: Entry[T]) -> None:
         """Put away an entry that was borrowed on another event loop than it was made.
