@@ -38,11 +38,13 @@ class AtLine:
     def __init__(self, nth):
         self._left = nth
         self.act = interrupt
+        self._handled = None
         self.at = None
 
     @contextmanager
     def here(self):
         """Interrupt this thread, in this block."""
+        self._handled = sys.exc_info()[1]
         sys.settrace(self._call)
         try:
             yield self
@@ -76,7 +78,7 @@ class AtLine:
         return None
 
     def _line(self, frame, event, argument):
-        if event == "line" and self._left > 0 and not _is_handler(frame):
+        if event == "line" and self._left > 0 and not self._is_handler(frame):
             self._left -= 1
             if self._left == 0:
                 file = Path(frame.f_code.co_filename).relative_to(PACKAGE)
@@ -84,17 +86,18 @@ class AtLine:
                 self.act()
         return self._line
 
+    def _is_handler(self, frame):
+        """Tell whether a line belongs to an `except` that is being entered or left.
 
-def _is_handler(frame):
-    """Tell whether a line belongs to an `except` that is about to be entered or left.
-
-    The interpreter looks for no signal there; and CPython 3.11 keeps an exception alive
-    for ever if a tracer raises there.
-    """
-    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
-    return line.lstrip().startswith("except") or (
-        isinstance(sys.exc_info()[1], LookupError)
-    )
+        The interpreter looks for no signal there; and CPython 3.11 keeps an exception
+        alive, or counts it as handled, for ever if a tracer raises there.
+        """
+        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+        handled = sys.exc_info()[1]
+        return line.lstrip().startswith("except") or (
+            handled is not self._handled
+            and isinstance(handled, (LookupError, StopIteration))
+        )
 
 
 def at_every_line(scenario):
