@@ -12,7 +12,17 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from ._adapter import AsyncAdapter, PermanentError
-from ._core import Abort, Check, Close, Command, Connect, Entry, PoolCore, Reset
+from ._core import (
+    Abort,
+    Check,
+    Close,
+    Command,
+    Connect,
+    Entry,
+    PoolCore,
+    Reset,
+    State,
+)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -43,6 +53,10 @@ CONFIGURE = 30.0
 FACES = 5
 # What a due check may take for a caller who does not want to wait (timeout=0).
 CHECK_AT_ONCE = 1.0
+
+
+# Where an entry is that a borrower has.
+OUT = (State.IN_USE, State.ABORTED)
 
 
 class Patience(NamedTuple):
@@ -115,22 +129,36 @@ def run(flow: Coroutine[Any, Any, T]) -> T:
 async def verified(driver: Driver[T], entry: Entry[T], patience: Patience) -> Entry[T]:
     """Return a borrowed entry that is alive: this one, or the next one that is."""
     core = driver.core
-    while (now := driver.clock()) >= entry.due_at:
-        if core.is_overdue(now, entry):
-            driver.tell(core.overdue, entry)
-            entry = await _another(driver, patience)
-        elif not driver.is_alive(entry.resource):
-            entry = await instead_of_dead(driver, entry, patience)
-        elif not core.examine(now, entry):
-            break
-        elif await _passes_check(driver, now, entry, patience):
-            break
-        else:
-            _sweep(driver, driver.tell(core.lost, entry))
-            if patience.since < patience.until <= driver.clock():
-                raise driver.timed_out(patience)  # no time for another check
-            entry = await _another(driver, patience)
-    return entry
+    try:
+        while (now := driver.clock()) >= entry.due_at:
+            if core.is_overdue(now, entry):
+                driver.tell(core.overdue, entry)
+                entry = await _another(driver, patience)
+            elif not driver.is_alive(entry.resource):
+                entry = await instead_of_dead(driver, entry, patience)
+            elif not core.examine(now, entry):
+                break
+            elif await _passes_check(driver, now, entry, patience):
+                break
+            else:
+                _sweep(driver, driver.tell(core.lost, entry))
+                if patience.since < patience.until <= driver.clock():
+                    raise driver.timed_out(patience)  # no time for another check
+                entry = await _another(driver, patience)
+        return entry
+    except BaseException:
+        given_up(driver, entry)
+        raise
+
+
+def given_up(driver: Driver[T], entry: Entry[T] | None) -> None:
+    """See to an entry whose borrower was interrupted before he got it.
+
+    It may have been in mid-check, so its state is unknown. If it is not out any more,
+    the core has been told already what became of it.
+    """
+    if entry is not None and entry.state in OUT:
+        driver.tell(driver.core.give_back_broken, entry)
 
 
 async def instead_of_dead(
@@ -162,9 +190,6 @@ async def _passes_check(
     except Exception as error:
         retire_log.info("%s: check failed: %s", driver.name, error)
         return False
-    except BaseException:  # interrupted in mid-check: its state is unknown
-        driver.tell(driver.core.give_back_broken, entry)
-        raise
     driver.core.proven(driver.clock(), entry)
     return True
 
@@ -215,20 +240,9 @@ async def _connect(driver: Driver[T], entry: Entry[T]) -> None:
         resource = await driver.adapter.connect()
         await _configure(driver, entry, resource)
     except BaseException as error:
-        permanent = isinstance(error, (PermanentError, *PROGRAMMING_ERRORS))
-        cause = error
-        if isinstance(error, PermanentError) and error.__cause__ is not None:
-            cause = error.__cause__
-        driver.tell(core.connect_failed, entry, cause, permanent)
+        _connect_failed(driver, entry, error)
         if not isinstance(error, Exception):
             raise
-        # One line for an outage, and one for each new face of it, to a limit.
-        known, text = driver.faces, str(cause)
-        news = text not in known and len(known) < FACES
-        level = logging.WARNING if news else logging.DEBUG
-        connect_log.log(level, "%s: cannot connect: %s", driver.name, cause)
-        if news:
-            known.add(text)
         return
     ended = driver.clock()
     driver.faces.clear()
@@ -240,6 +254,25 @@ async def _connect(driver: Driver[T], entry: Entry[T]) -> None:
     else:
         took = ended - started
         connect_log.info("%s: connected in %.4f s", driver.name, took)
+
+
+def _connect_failed(driver: Driver[T], entry: Entry[T], error: BaseException) -> None:
+    # Not in `_connect`: by a name for the cause there, the error and the frame would
+    # keep each other alive until the collector runs, and a half-open session with them.
+    permanent = isinstance(error, (PermanentError, *PROGRAMMING_ERRORS))
+    cause = error
+    if isinstance(error, PermanentError) and error.__cause__ is not None:
+        cause = error.__cause__
+    driver.tell(driver.core.connect_failed, entry, cause, permanent)
+    if not isinstance(error, Exception):
+        return
+    # One line for an outage, and one for each new face of it, to a limit.
+    known, text = driver.faces, str(cause)
+    news = text not in known and len(known) < FACES
+    level = logging.WARNING if news else logging.DEBUG
+    connect_log.log(level, "%s: cannot connect: %s", driver.name, cause)
+    if news:
+        known.add(text)
 
 
 async def _configure(driver: Driver[T], entry: Entry[T], resource: T) -> None:

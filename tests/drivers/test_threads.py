@@ -251,7 +251,7 @@ async def test_a_thread_that_cannot_be_started_costs_no_place(
     class Scarce:
         def __init__(self, **arguments):
             self._thread = Thread(**arguments)
-            self.join = self._thread.join
+            self.join, self.is_alive = self._thread.join, self._thread.is_alive
 
         def start(self):
             for refusal in refusals:

@@ -187,6 +187,7 @@ class Turns:
             "Condition": partial(TurnCondition, self),
             "Event": partial(TurnEvent, self),
             "Lock": partial(TurnLock, self),
+            "RLock": partial(TurnRLock, self),
             "Thread": self.thread,
             "allocate_lock": partial(TurnLock, self),
             "monotonic": self.time,
@@ -224,6 +225,9 @@ class TurnLock:
                 return
         self._locked = False
 
+    def locked(self):
+        return self._locked
+
     def __enter__(self):
         return self.acquire()
 
@@ -242,6 +246,9 @@ class TurnRLock:
             self._lock.acquire()
             self._owner = threading.current_thread()
         self._depth += 1
+
+    def _is_owned(self):
+        return self._owner is threading.current_thread()
 
     def release(self):
         self._depth -= 1
@@ -321,6 +328,8 @@ class TurnThread(threading.Thread):
 
     def start(self):
         self._turns.wake(self._first)
+        if self._turns._ended:  # one that ends has another take its place
+            self._first.gate.release()
         super().start()
 
     def run(self):

@@ -7,6 +7,7 @@ guard is generous: a pool that holds up the exit does so for ever, or for its ti
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -167,6 +168,65 @@ PROGRAMS = {
         print("the end")
         sys.exit(0)
     """,
+    "an exit by SystemExit in a thread that holds a session": THREADS
+    + """
+    pool = make_pool()
+
+    def use():
+        with pool.borrow():
+            sys.exit(1)  # ends this thread only
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+    assert pool.statistics().in_use == 0
+    """,
+    "daemon threads that go on borrowing": THREADS
+    + """
+    pool = make_pool(min_size=2)
+    pool.wait()
+    begun = threading.Barrier(5)
+
+    def use():
+        begun.wait()
+        while True:
+            with pool.borrow(FOREVER) as session:
+                session.dirty = True
+
+    for _ in range(4):
+        threading.Thread(target=use, daemon=True).start()
+    begun.wait()
+    """,
+    "threads that wait for a session that is lent": THREADS
+    + """
+    pool = make_pool()
+    lease = pool.borrow()
+    lease.__enter__()
+
+    def wait():
+        with pool.borrow(FOREVER):
+            pass
+
+    for _ in range(3):
+        threading.Thread(target=wait, daemon=True).start()
+    while pool.statistics().waiting < 3:
+        pass
+    """,
+    "a borrow that was interrupted": THREADS
+    + """
+    import signal
+
+    pool = make_pool()
+    lease = pool.borrow()
+    lease.__enter__()
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        pool.borrow(FOREVER).__enter__()
+    except KeyboardInterrupt:
+        pass
+    assert pool.statistics().waiting == 0
+    """,
     "a pool of connections that cannot be opened": THREADS
     + UNLOGGED
     + SILENT
@@ -255,6 +315,28 @@ PROGRAMS = {
 
     asyncio.run(main())
     """,
+    "asyncio: an exit in the borrower's block": TASKS
+    + """
+    import sys
+
+    async def main():
+        async with make_pool().borrow():
+            print("the end")
+            sys.exit(0)
+
+    asyncio.run(main())
+    """,
+    "asyncio: one pool in two event loops, one after the other": TASKS
+    + """
+    pool = make_pool(check_after=30.0)
+
+    async def main():
+        async with pool.borrow():
+            pass
+
+    asyncio.run(main())
+    asyncio.run(main())
+    """,
     "asyncio: tasks that wait": TASKS
     + """
     async def main():
@@ -285,3 +367,55 @@ def test_a_program_that_does_not_clean_up_ends_at_once(program):
 
     assert ("", 0) == (run.stderr, run.returncode)
     assert "the end" in run.stdout
+
+
+def test_a_program_that_a_signal_ends_is_ended_at_once():
+    program = """
+        import os, signal
+
+        pool = make_pool(min_size=2)
+        pool.wait()
+        server.hang("connect")
+        with pool.borrow(), pool.borrow():
+            print("the end", flush=True)
+            os.kill(os.getpid(), signal.SIGTERM)
+            pool.borrow(FOREVER).__enter__()
+    """
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", dedent(THREADS) + dedent(program)],
+        env=os.environ | {"PYTHONPATH": SOURCES},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=GUARD,
+    )
+
+    assert ("the end\n", "", -signal.SIGTERM) == (
+        run.stdout,
+        run.stderr,
+        run.returncode,
+    )
+
+
+def test_a_program_that_ctrl_c_ends_ends_at_once():
+    program = """
+        import os, signal
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        pool = make_pool()
+        lease = pool.borrow()
+        lease.__enter__()
+        signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        pool.borrow(FOREVER).__enter__()
+    """
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", dedent(THREADS) + dedent(program)],
+        env=os.environ | {"PYTHONPATH": SOURCES},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=GUARD,
+    )
+
+    assert "KeyboardInterrupt" == run.stderr.splitlines()[-1]

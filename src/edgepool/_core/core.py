@@ -520,6 +520,18 @@ class PoolCore(Planner[T]):
         core.open, core.fresh = self.open, self.fresh
         return core
 
+    # --- interruptions ------------------------------------------------------------
+
+    def mend(self, now: float) -> None:
+        """Make whole what an interruption has torn in the midst of an event.
+
+        Who is half answered gets the answer, the counts are taken anew, and what is due
+        is looked for: the interrupted event may have been the one to see it.
+        """
+        self._ledger.mend()
+        self._queue.mend(now)
+        self.tick(now)
+
     # --- for people ---------------------------------------------------------------
 
     @property

@@ -23,6 +23,14 @@ from .statistics import Counters
 
 T = TypeVar("T")
 
+# What entries are away for, by their states.
+AWAY: dict[State, Away] = {
+    State.CONNECTING: "connecting",
+    State.CHECKING: "checking",
+    State.RESETTING: "resetting",
+    State.CLOSING: "closing",
+}
+
 
 class Ledger(Generic[T]):
     """The places of a pool.
@@ -86,6 +94,20 @@ class Ledger(Generic[T]):
         tether.away = away
         if away is not None:
             self.away[away] += 1
+
+    def mend(self) -> None:
+        """Count anew what an interruption in the midst of a step has left miscounted.
+
+        An entry that was in nobody's hands but the step's is gone with it.
+        """
+        self.away = dict.fromkeys(self.away, 0)
+        for tether in list(self.tethers):
+            entry = tether()
+            tether.away = None if entry is None else AWAY.get(entry.state)
+            if tether.away is not None:
+                self.away[tether.away] += 1
+            if entry is not None and entry.state is State.GONE:
+                self.free(tether)
 
     # --- in and out ---------------------------------------------------------------
 

@@ -198,7 +198,10 @@ class Planner(Generic[T]):
         self._plan(now)
         for entry in ledger.entries():
             if entry.state is State.IDLE:
-                self._wake_by(self._idle_deadline(entry))
+                # What is due has been seen to; this one was just popped, or it is lost
+                # with the thread that had it, and no tick will ever see it again.
+                deadline = self._idle_deadline(entry)
+                self._wake_by(deadline if now < deadline else now + OVERDUE)
             elif settings.max_idle > 0:
                 # It may come back at any time, and that hot path sets no timer: look
                 # again before the earliest deadline that it can have then. (With
@@ -235,9 +238,8 @@ class Planner(Generic[T]):
         if self._overload.on:
             self._shed(now)
             self._overload.serve(now, self._queue.first.since)
-        waiter = self._queue.serve(now, entry)
-        self._ledger.lend(now, entry, waiter.owner)
-        self.wakes.append(waiter)
+        self._ledger.lend(now, entry, self._queue.first.owner)
+        self._queue.serve(now, entry)
 
     def _shed(self, now: float) -> float:
         """In an overload, send away those who have waited for too long.

@@ -2,6 +2,9 @@
 
 An OrderedDict, as in trio's ParkingLot: a waiter that gives up leaves at once, wherever
 it stands. (Queues that leave the dead in place count them, and serve them.)
+
+A waiter is answered first and taken out afterwards, so that an interruption in between
+leaves somebody in the queue who has an answer, for `mend` to see, and forgets nobody.
 """
 
 from __future__ import annotations
@@ -43,20 +46,21 @@ class WaitQueue(Generic[T]):
         """Who is served next; there must be somebody."""
         return next(iter(self.waiting))
 
-    def serve(self, now: float, entry: Entry[T]) -> Waiter[T]:
-        """Give an entry, which is lent already, to the first waiter; to be woken."""
-        waiter, _ = self.waiting.popitem(last=False)
+    def serve(self, now: float, entry: Entry[T]) -> None:
+        """Give an entry, which is lent already, to the first waiter."""
+        waiter = self.first
         waiter.entry = entry
         waiter.resolved = True
+        self._wake(waiter)
+        del self.waiting[waiter]
         self._counters.wait_time += now - waiter.since
-        return waiter
 
     def remove(
         self, now: float, waiter: Waiter[T], why: Refusal, cause: BaseException | None
     ) -> None:
         """Send away somebody who has waited for too long, or may not wait."""
-        self.leave(now, waiter)
         self._refuse(waiter, why, cause)
+        self.leave(now, waiter)
 
     def shed(self, now: float, cause: BaseException | None) -> None:
         """Send away the first, for the sake of those behind."""
@@ -95,6 +99,18 @@ class WaitQueue(Generic[T]):
             waiter.resolved = True
             self._wake(waiter)
         waiters.clear()
+
+    def mend(self, now: float) -> None:
+        """Complete what an interruption has torn: who has an answer is told."""
+        for waiter in list(self.waiting):
+            if waiter.entry is not None:
+                waiter.resolved = True
+                self._wake(waiter)
+                del self.waiting[waiter]
+            elif waiter.refusal is not None:
+                self.remove(now, waiter, waiter.refusal, waiter.cause)
+            elif waiter.resolved:  # it was about to leave by itself
+                self.leave(now, waiter)
 
     def _refuse(
         self, waiter: Waiter[T], why: Refusal, cause: BaseException | None

@@ -67,6 +67,15 @@ class Deadlines(Generic[T]):
         return items
 
     @property
+    def first(self) -> T | None:
+        """The item whose moment comes first, without taking it out."""
+        return self._heap[0][2] if self.next < float("inf") else None
+
+    def take_first(self) -> None:
+        """Take out what `first` gives."""
+        heappop(self._heap)[2] = None
+
+    @property
     def next(self) -> float:
         """The next moment at which `due` gives something; infinity if there is none."""
         heap = self._heap

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from threading import Condition, Thread, current_thread
+from contextlib import suppress
+from threading import TIMEOUT_MAX, Lock, RLock, Thread, current_thread
 from time import monotonic
 from weakref import WeakMethod
 
 from . import fork
 from .deadlines import Deadline, Deadlines
+from .locks import let_go
 
 log = logging.getLogger("edgepool.housekeeper")
 
@@ -37,7 +39,10 @@ def _is_abandoned(callback: Callback) -> bool:
 
 
 class Housekeeper:
-    """Calls callbacks at their time. They must be brief."""
+    """Calls callbacks at their time. They must be brief, and bear to be called twice.
+
+    That happens if the thread is interrupted in one: another thread takes its place.
+    """
 
     def __init__(self) -> None:
         self._begin()
@@ -48,30 +53,38 @@ class Housekeeper:
         self._begin()
 
     def _begin(self) -> None:
-        self._condition = Condition()
+        self._lock = RLock()
+        # What the thread waits at; not a Condition, which an interruption can tear.
+        self._gate = Lock()
+        self._gate.acquire()
         self._deadlines = Deadlines[Callback]()
+        self._calling: Callback | None = None
         self._thread: Thread | None = None
 
     def call_at(self, when: float, callback: Callback) -> Deadline:
         """Call back at `when` (on the monotonic clock), or soon after."""
-        with self._condition:
-            sooner = when < self._deadlines.next
-            deadline = self._deadlines.add(when, callback)
-            if self._thread is None:
-                self._thread = Thread(
-                    target=self._run, name="edgepool-housekeeper", daemon=True
-                )
-                self._thread.start()
-            elif sooner:
-                self._condition.notify()
+        deadline: Deadline = []
+        try:
+            with self._lock:
+                sooner = when < self._deadlines.next
+                deadline = self._deadlines.add(when, callback)
+                self._wake_up(sooner)
+        except BaseException:
+            let_go(self._lock)
+            if deadline:
+                self.cancel(deadline)
+            raise
         return deadline
 
     def cancel(self, deadline: Deadline) -> bool:
         """Forget a deadline; False if it was called before."""
-        with self._condition:
-            cancelled = self._deadlines.remove(deadline)
-            if self._deadlines.next == float("inf"):
-                self._condition.notify()
+        try:
+            with self._lock:
+                cancelled = self._deadlines.remove(deadline)
+                self._wake_up(self._deadlines.next == float("inf"))
+        except BaseException:
+            let_go(self._lock)
+            raise
         return cancelled
 
     def rest(self) -> None:
@@ -80,34 +93,69 @@ class Housekeeper:
         What pools have left behind that were never closed, and are gone, is not left
         to do.
         """
-        with self._condition:
-            self._deadlines.drop(_is_abandoned)
-            self._condition.notify()
-            thread = self._thread
-            if thread is current_thread() or self._deadlines.next < float("inf"):
-                return
-        if thread is not None:
+        try:
+            with self._lock:
+                self._deadlines.drop(_is_abandoned)
+                idle = self._deadlines.next == float("inf")
+                thread = self._thread
+                self._wake_up(idle)
+        except BaseException:
+            let_go(self._lock)
+            raise
+        if idle and thread is not None and thread is not current_thread():
             thread.join(timeout=1.0)
 
+    def _wake_up(self, at_once: bool) -> None:
+        """See to it that there is a thread, if it is needed. Called with the lock."""
+        thread = self._thread
+        if thread is not None and thread.is_alive():
+            if at_once and self._gate.locked():
+                self._gate.release()
+        elif self._deadlines.next < float("inf") or self._calling is not None:
+            self._thread = Thread(
+                target=self._run, name="edgepool-housekeeper", daemon=True
+            )
+            # No thread to be had: the next who comes tries again. A borrower, or who
+            # returns, has nothing to do with it.
+            with suppress(RuntimeError):
+                self._thread.start()
+
     def _run(self) -> None:
-        while (callbacks := self._wait()) is not None:
-            for callback in callbacks:
+        try:
+            while (callback := self._wait()) is not None:
                 try:
                     callback()
                 except Exception:
                     log.exception("error in housekeeping")
+                self._calling = None
+        except BaseException:  # interrupted: another takes over
+            let_go(self._lock)
+            with self._lock:
+                self._thread = None
+                self._wake_up(False)
+            raise
 
-    def _wait(self) -> list[Callback] | None:
-        with self._condition:
-            while True:
-                now = monotonic()
-                if due := self._deadlines.due(now):
-                    return due
+    def _wait(self) -> Callback | None:
+        """Give what is to be called now, or was to be when the thread was interrupted.
+
+        It is noted before it is taken out of the heap, and forgotten after the call.
+        """
+        while True:
+            with self._lock:
+                if self._thread is not current_thread():
+                    return None  # it was interrupted, and another has its place
+                if self._calling is not None:
+                    return self._calling
                 following = self._deadlines.next
                 if following == float("inf"):
                     self._thread = None
                     return None
-                self._condition.wait(following - now)
+                patience = following - monotonic()
+                if patience <= 0:
+                    self._calling = self._deadlines.first
+                    self._deadlines.take_first()
+                    return self._calling
+            self._gate.acquire(timeout=min(patience, TIMEOUT_MAX))
 
 
 housekeeper = Housekeeper()

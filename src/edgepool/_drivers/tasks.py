@@ -145,7 +145,7 @@ class TaskDriver(Generic[T]):
         if owner == NOBODY:
             owner = None
         patience = _flows.Patience(now, now + timeout, owner)
-        if entry is not None and self.loop is not asyncio.get_running_loop():
+        if entry is not None and not self._in_own_loop():
             self._change_loop(entry)
             entry = None
         if entry is None:
@@ -355,6 +355,12 @@ class TaskDriver(Generic[T]):
             self._forget_loop()
         self.loop = loop
         return loop
+
+    def _in_own_loop(self) -> bool:
+        try:
+            return self.loop is asyncio.get_running_loop()
+        except RuntimeError:  # a thread without any
+            return False
 
     def _change_loop(self, entry: Entry[T]) -> None:
         """Put away an entry that was borrowed on another event loop than it was made.

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from _thread import allocate_lock, start_new_thread
+from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
-from threading import TIMEOUT_MAX, Thread, current_thread
+from threading import TIMEOUT_MAX, RLock, Thread, current_thread
 from time import monotonic
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+from typing import (
+    Any,
+    Concatenate,
+    Generic,
+    NamedTuple,
+    ParamSpec,
+    TypeVar,
+    cast,
+)
 
 from .. import _flows
 from .._adapter import Adapter
@@ -27,6 +36,7 @@ from . import fork
 from .deadlines import Deadline
 from .fork import UNFORKED
 from .housekeeper import WeakCallback, housekeeper
+from .locks import let_go, owned
 from .tracking import Tracker, tell_of_leaks
 from .workers import workers
 
@@ -64,6 +74,14 @@ class _Blocking(Generic[T]):
             method(resource)
 
         return blocking
+
+
+class _Fact(NamedTuple):
+    """What the core is to be told as soon as it can be."""
+
+    event: Callable[..., object]
+    args: tuple[Any, ...]
+    named: dict[str, Any]
 
 
 def _nothing() -> None:
@@ -130,7 +148,13 @@ class ThreadDriver(Generic[T]):
         self.core = core
         core.nudge = WeakCallback(self._nudge)  # type: ignore[method-assign]
         self.faces: set[str] = set()
-        self._mutex = allocate_lock()
+        self._mutex = RLock()
+        # An event has begun and has not ended.
+        self._torn = False
+        # Facts that came in the midst of an event of their own thread.
+        self._later: deque[_Fact] = deque()
+        # What a worker has been called for, or is about to be.
+        self._backlog: deque[Command[T]] = deque()
         self._timer: Deadline | None = None
         self._timer_at = float("inf")
         # In a forked child, until there is something to do: who forked it.
@@ -154,24 +178,28 @@ class ThreadDriver(Generic[T]):
         if not UNFORKED[0]:  # a child, and nobody has said so
             fork.notice()
             entry = None
-        if timeout is None:
-            timeout = self.core.settings.timeout
-        patience = _flows.Patience(now, now + timeout, owner)
-        if entry is None:
-            if not self.core.open:
-                self.before_waiting()
-            entry = _flows.run(self.wait(patience, again=False))
-            now = self.clock()
-            if now < entry.due_at:
-                return entry
         core = self.core
-        if not (core.is_overdue(now, entry) or core.examine(now, entry)):
-            if self.is_alive(entry.resource):
+        try:
+            if timeout is None:
+                timeout = core.settings.timeout
+            patience = _flows.Patience(now, now + timeout, owner)
+            if entry is None:
+                if not core.open:
+                    self.before_waiting()
+                entry = _flows.run(self.wait(patience, again=False))
+                now = self.clock()
+                if now < entry.due_at:
+                    return entry
+            if core.is_overdue(now, entry) or core.examine(now, entry):
+                entry.due_at = now  # for the flow to see to
+            elif self.is_alive(entry.resource):
                 return entry
-            entry = _flows.run(_flows.instead_of_dead(self, entry, patience))
-        else:
-            entry.due_at = now  # for the flow to see to
-        return _flows.run(_flows.verified(self, entry, patience))
+            else:
+                entry = _flows.run(_flows.instead_of_dead(self, entry, patience))
+            return _flows.run(_flows.verified(self, entry, patience))
+        except BaseException:
+            _flows.given_up(self, entry)
+            raise
 
     def put(self, entry: Entry[T]) -> None:
         """Return an entry. Never blocks on the network, never fails for its sake."""
@@ -192,25 +220,51 @@ class ThreadDriver(Generic[T]):
 
     def statistics(self) -> PoolStatistics:
         """Take a snapshot."""
-        with self._mutex:
+        if owned(self._mutex):  # within an event of this very thread; see `tell`
             return self.core.statistics()
+        return self.tell(self._snapshot)
+
+    def _snapshot(self, now: float) -> PoolStatistics:
+        return self.core.statistics()
 
     # --- what flows need ----------------------------------------------------------
 
     def tell(
         self, event: Callable[Concatenate[float, P], R], *args: P.args, **kw: P.kwargs
     ) -> R:
-        """Tell the core a fact, with the time; then see to what it wants done."""
-        core = self.core
-        with self._mutex:
-            result = event(self.clock(), *args, **kw)
-            wakes, core.wakes = core.wakes, []
-            commands, core.commands = core.commands, []
-            self._set_timer(core.wake_at)
-        for waiter in wakes:
-            waiter.wake.release()
-        for command in commands:
-            self._start(command)
+        """Tell the core a fact, with the time; then see to what it wants done.
+
+        Whoever is interrupted in here leaves the core whole and nothing undone, and if
+        that was before the core was told (gevent's timeouts strike while one waits for
+        the lock) it is told nevertheless.
+
+        A signal handler, or a finaliser, that runs in the midst of an event of its own
+        thread cannot be heard before that is over: then its fact is told, and the
+        result is lost.
+        """
+        core, mutex = self.core, self._mutex
+        if owned(mutex):
+            self._later.append(_Fact(event, args, kw))
+            return cast("R", None)
+        begun = False
+        try:
+            with mutex:
+                if self._torn:
+                    self._mend()
+                self._torn = begun = True
+                result = event(self.clock(), *args, **kw)
+                self._torn = False
+                if core.wakes or self._later:
+                    self._wake()
+                if core.wake_at < self._timer_at:
+                    self._set_timer(core.wake_at)
+            if core.commands or self._later:
+                self._see_to_it()
+        except BaseException:
+            if not begun:
+                self._later.append(_Fact(event, args, kw))
+            self._recover()
+            raise
         return result
 
     async def wait(self, patience: _flows.Patience, again: bool) -> Entry[T]:
@@ -225,8 +279,7 @@ class ThreadDriver(Generic[T]):
     def timed_out(self, patience: _flows.Patience) -> Exception:
         """Make the error for a borrower who has no time left."""
         waiter: Waiter[T] = Waiter(None)
-        with self._mutex:
-            self.core.overrun(self.clock(), waiter)
+        self.tell(self.core.overrun, waiter)
         waited = self.clock() - patience.since
         return refused(waiter, self.name, self.statistics(), waited)
 
@@ -247,10 +300,10 @@ class ThreadDriver(Generic[T]):
                 patience = min(max(deadline - self.clock(), 0.0), TIMEOUT_MAX)
                 if not gate.acquire(timeout=patience):
                     self.tell(self.core.time_out, waiter)
+            return waiter
         except BaseException:
             self.tell(self.core.abandon, waiter)
             raise
-        return waiter
 
     async def bounded(
         self, work: Coroutine[Any, Any, R], entry: Entry[T], deadline: float
@@ -284,44 +337,106 @@ class ThreadDriver(Generic[T]):
 
     # --- effects ------------------------------------------------------------------
 
-    def _start(self, command: Command[T]) -> None:
-        if self._parent:
-            fork.report(self.name, self._parent)
-            self._parent = 0
-        if isinstance(command, Abort):
-            self._cut_off(command.entry)
-            if self.cancel is None:
-                return
-        elif isinstance(command, Close) and self._closes_at_once(
-            command.entry.resource
-        ):
-            self._perform(command)
-            return
-        self._submit(partial(self._perform, command))
+    def _wake(self) -> None:
+        """Wake who has an answer, then tell what could not be told. With the lock.
 
-    def _submit(self, job: Callable[[], None]) -> None:
+        Under the lock, so that nobody is woken twice; it takes no time.
+        """
+        core = self.core
+        while core.wakes or self._later:
+            while core.wakes:
+                gate = core.wakes[0].wake
+                if gate is not None and gate.locked():
+                    gate.release()
+                del core.wakes[0]
+            if self._later:
+                self._torn = True
+                event, args, kw = self._later.popleft()
+                event(self.clock(), *args, **kw)
+                self._torn = False
+
+    def _see_to_it(self) -> None:
+        """Start what is to be done; whoever comes first, whoever asked for it."""
+        while self._later:  # it came too late for `tell`
+            self.tell(_no_event)
+        while (command := self._next_command()) is not None:
+            if self._parent:
+                fork.report(self.name, self._parent)
+                self._parent = 0
+            if isinstance(command, Abort):
+                self._cut_off(command.entry)
+                if self.cancel is None:
+                    continue
+            if isinstance(command, Close) and self._closes_at_once(
+                command.entry.resource
+            ):
+                self._perform(command)
+            else:
+                self._backlog.append(command)
+                self._submit()
+
+    def _next_command(self) -> Command[T] | None:
         try:
-            workers.submit(job, id(self))
+            return self.core.commands.pop(0)
+        except IndexError:
+            return None
+
+    def _submit(self) -> None:
+        try:
+            workers.submit(self._work, id(self))
         except RuntimeError:  # no thread to be had: better here than never
-            job()
+            self._work()
+
+    def _work(self) -> None:
+        """Do the next of what waits for a worker, unless another has been faster."""
+        try:
+            command = self._backlog.popleft()
+        except IndexError:
+            return
+        self._perform(command)
 
     def _perform(self, command: Command[T]) -> None:
         _flows.run(_flows.perform(self, command))
+
+    def _recover(self) -> None:
+        """Go on where an interruption has struck, so that others need not notice."""
+        let_go(self._mutex)
+        with self._mutex:
+            if self._torn:
+                self._mend()
+            self._wake()
+            self._set_timer(self.core.wake_at)
+        for _ in range(len(self._backlog)):  # one too many does no harm
+            self._submit()
+        self._see_to_it()
+
+    def _mend(self) -> None:
+        self._timer_at = float("inf")  # it may not have come to be set
+        self.core.mend(self.clock())
+        self._torn = False
 
     def _set_timer(self, wake_at: float) -> None:
         """Have the housekeeper call by `wake_at`. Called with the lock held."""
         if wake_at >= self._timer_at:
             return
-        if self._timer is not None:
-            housekeeper.cancel(self._timer)
-        self._timer_at = wake_at
+        before = self._timer
         self._timer = housekeeper.call_at(wake_at, WeakCallback(self._on_time))
+        self._timer_at = wake_at
+        if before is not None:
+            housekeeper.cancel(before)
 
     def _on_time(self) -> None:
-        with self._mutex:
-            self._timer, self._timer_at = None, float("inf")
-        self.tell(self.core.tick)
+        self.tell(self._tick)
         self._look_for_the_lost()
+
+    def _tick(self, now: float) -> None:
+        self._timer, self._timer_at = None, float("inf")
+        self.core.tick(now)
+
+    def _stop_timer(self, now: float) -> None:
+        if self._timer is not None:
+            housekeeper.cancel(self._timer)
+            self._timer, self._timer_at = None, float("inf")
 
     # --- what was never returned --------------------------------------------------
 
@@ -344,9 +459,10 @@ class ThreadDriver(Generic[T]):
 
     def leave(self) -> None:
         """Leave no timer and no thread behind after the pool was closed."""
-        with self._mutex:
-            if self._timer is not None:
-                housekeeper.cancel(self._timer)
-                self._timer, self._timer_at = None, float("inf")
+        self.tell(self._stop_timer)
         housekeeper.rest()
         workers.rest(id(self))
+
+
+def _no_event(now: float) -> None:
+    """Tell the core nothing new."""

@@ -1,0 +1,12 @@
+"""How often the fault suite tries: briefly, or as often as one likes."""
+
+from __future__ import annotations
+
+import os
+
+FAULTS = int(os.environ.get("EDGEPOOL_FAULTS", "1"))
+
+
+def rounds(default):
+    """Give a number of rounds: the default, times EDGEPOOL_FAULTS."""
+    return default * FAULTS
