@@ -68,11 +68,11 @@ def test_who_waits_goes_on_waiting():
 @pytest.mark.parametrize("kind", ["connecting", "checking", "resetting", "closing"])
 def test_what_was_miscounted_is_counted_anew(kind):
     pool, _, _ = exhausted()
-    setattr(pool.core._ledger, kind, 5)
+    pool.core._ledger.away[kind] = 5
 
     pool.tell(pool.core.mend)
 
-    assert 0 == getattr(pool.core._ledger, kind)
+    assert 0 == pool.core._ledger.away[kind]
 
 
 def test_what_was_not_started_is_started():

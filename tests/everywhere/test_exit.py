@@ -33,7 +33,8 @@ THREADS = """
     server = FakeServer()
 
     def make_pool(**settings):
-        return Pool(FakeAdapter(server), **{"min_size": 1, "open": True} | settings)
+        settings = {"min_size": 1, "open": True, "nested": "wait"} | settings
+        return Pool(FakeAdapter(server), **settings)
 """
 
 TASKS = """
@@ -45,7 +46,8 @@ TASKS = """
     server = FakeServer()
 
     def make_pool(**settings):
-        return AsyncPool(AsyncFakeAdapter(server), **{"min_size": 1} | settings)
+        settings = {"min_size": 1, "nested": "wait"} | settings
+        return AsyncPool(AsyncFakeAdapter(server), **settings)
 """
 
 # Log lines are not what this is about: logging prints warnings if nobody handles them.

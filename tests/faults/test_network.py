@@ -285,6 +285,7 @@ async def test_every_connection_is_reset_by_the_network(
             with pytest.raises(psycopg.OperationalError):
                 await execute(conn, "select 1")
             await eventually(lambda: proxy.links == 0)
+            proxy.restore()
 
         async with entered(pool.connection(timeout=TIMEOUT + GUARD)) as conn:
             assert await fetch(conn, "select 1") == 1

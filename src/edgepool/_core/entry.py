@@ -107,7 +107,7 @@ class Entry(Generic[T]):
 
     def reach(self) -> T | None:
         """Return the resource, wherever it is; None if its borrower has dropped it."""
-        return self.resource if self.weak is None else self.weak()
+        return getattr(self, "resource", None) if self.weak is None else self.weak()
 
     def __repr__(self) -> str:
         reason = f", {self.reason.value}" if self.reason else ""

@@ -33,7 +33,7 @@ from .deadlines import Deadline, Deadlines
 from .fork import UNFORKED
 from .housekeeper import WeakCallback
 from .threads import always_alive, left_alone, may_wait, strangers
-from .tracking import Tracker, tell_of_leaks
+from .tracking import A_MOMENT, Tracker, tell_of_leaks
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -490,10 +490,11 @@ class TaskDriver(Generic[T]):
         self.tracker = Tracker(asyncio.current_task, _has_ended)
 
     def _nudge(self) -> None:
-        # The garbage collector may run in any thread, and in the midst of anything.
-        if self.loop is not None:
+        # The garbage collector may run in any thread, and in the midst of anything. And
+        # it may run because the loop ends, which is no time to begin something.
+        if (loop := self.loop) is not None:
             with suppress(RuntimeError):  # the loop is closed
-                self.loop.call_soon_threadsafe(self._collect)
+                loop.call_soon_threadsafe(loop.call_later, A_MOMENT, self._collect)
 
     def _collect(self) -> None:
         tell_of_leaks(self.name, self.tell(self.core.collect))

@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
-from threading import TIMEOUT_MAX, RLock, Thread, current_thread
-from time import monotonic
+from threading import TIMEOUT_MAX, RLock, Thread, current_thread, main_thread
+from time import monotonic, sleep
 from typing import (
     Any,
     Concatenate,
@@ -37,7 +37,7 @@ from .deadlines import Deadline
 from .fork import UNFORKED
 from .housekeeper import WeakCallback, housekeeper
 from .locks import let_go, owned
-from .tracking import Tracker, tell_of_leaks
+from .tracking import A_MOMENT, Tracker, tell_of_leaks
 from .workers import workers
 
 T = TypeVar("T")
@@ -455,7 +455,11 @@ class ThreadDriver(Generic[T]):
             start_new_thread(self._collect, ())
 
     def _collect(self) -> None:
-        tell_of_leaks(self.name, self.tell(self.core.collect))
+        leaked = self.tell(self.core.collect)
+        sleep(A_MOMENT)
+        # Else all there is was being dropped, since the program ends.
+        if main_thread().is_alive():
+            tell_of_leaks(self.name, leaked)
 
     def leave(self) -> None:
         """Leave no timer and no thread behind after the pool was closed."""

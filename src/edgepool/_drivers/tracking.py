@@ -19,6 +19,10 @@ from .._places import place
 
 log = logging.getLogger("edgepool.leak")
 
+# How long after the garbage collector a leak is told of, in seconds: so not at the end
+# of a program or an event loop, where everything is dropped.
+A_MOMENT = 0.05
+
 HINT = "an unknown place (track_borrows=True tells)"
 
 

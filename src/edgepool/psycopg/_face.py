@@ -1,6 +1,7 @@
 """What the psycopg pools show beyond the pools of anything: psycopg_pool's face."""
 
 # pyright: reportPrivateUsage=false
+# pyright: reportUnknownVariableType=false, reportUnknownMemberType=false
 
 from __future__ import annotations
 
