@@ -268,8 +268,6 @@ class Watched(Driven):
         self.leaked += entry.state is State.IN_USE
         del self.states[entry], entry
 
-        assert self.core.dropped
-
         self.tell(self.core.collect)
 
     def lose(self, entry: Entry[Resource]) -> None:

@@ -297,7 +297,8 @@ class PoolCore(Planner[T]):
         if self._outage.since is not None:
             self._outage.hurry(now)
         ledger = self._ledger
-        if ledger.idle or ledger.size < self.settings.max_size:
+        full = ledger.size >= self.settings.max_size
+        if ledger.idle or not full or self._find_lost(now):
             self._plan(now)
             if waiter.resolved:
                 return
@@ -408,25 +409,10 @@ class PoolCore(Planner[T]):
             self._ledger.forget(entry)
             self._plan(now)
 
-    def collect(self, now: float) -> list[Tether[T]]:
-        """Free the places of entries that are no more: nobody can return them.
-
-        Returns:
-            The tethers of those that were lent.
-        """
-        leaked: list[Tether[T]] = []
-        while self.dropped:
-            tether = self.dropped.popleft()
-            lent = tether.away is None
-            if not self._ledger.free(tether):
-                continue
-            if lent:
-                leaked.append(tether)
-                self._counters.leaked += 1
-            if self.open and self.settings.keep_idle:
-                self._vacancies.append(now)
+    def collect(self, now: float) -> None:
+        """Look for entries that were garbage-collected."""
+        self._find_lost(now)
         self._plan(now)
-        return leaked
 
     # --- the pool as a whole ------------------------------------------------------
 

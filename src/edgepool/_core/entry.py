@@ -147,6 +147,7 @@ class Tether(ref["Entry[T]"], Generic[T]):
         self, entry: Entry[T], lost: Callable[[Any], None]
     ) -> None:
         super().__init__(entry, lost)  # type: ignore[call-arg]
+        hash(self)  # it is the entry's, and kept from the first time on
         self.away: Away | None = None
         self.borrows = 0
         self.usage_time = 0.0

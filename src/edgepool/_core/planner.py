@@ -56,8 +56,8 @@ class Planner(Generic[T]):
         # The two outboxes. The driver empties them after each event.
         self.wakes: list[Waiter[T]] = []
         self.commands: list[Command[T]] = []
-        # What was garbage-collected: see `nudge`.
-        self.dropped: deque[Tether[T]] = deque()
+        # What was lent when it was lost, for the driver to tell of.
+        self.leaked: list[Tether[T]] = []
         # No later than the next moment at which `tick` has something to do.
         self.wake_at = NEVER
         self._jitter = jitter
@@ -92,7 +92,6 @@ class Planner(Generic[T]):
 
     def _drop(self, tether: Tether[T]) -> None:
         if tether in self._ledger.tethers:  # else it has left in order
-            self.dropped.append(tether)
             self.nudge()
 
     def _plan(self, now: float) -> None:
@@ -173,6 +172,7 @@ class Planner(Generic[T]):
     def tick(self, now: float) -> None:
         """Do what is due by the clock: expire, reap, keep alive, retry."""
         settings, ledger = self.settings, self._ledger
+        self._find_lost(now)
         idle: list[Entry[T]] = []
         for entry in ledger.take_idle():
             if now < entry.expires_at:
@@ -231,6 +231,22 @@ class Planner(Generic[T]):
     def _wake_by(self, moment: float) -> None:
         if moment < self.wake_at and self.open:
             self.wake_at = moment
+
+    def _find_lost(self, now: float) -> bool:
+        """Free the places of entries that are no more: nobody can return them.
+
+        Returns:
+            Whether there are any.
+        """
+        lost = [tether for tether in self._ledger.tethers if tether() is None]
+        for tether in lost:
+            if tether.away is None:
+                self.leaked.append(tether)
+                self._counters.leaked += 1
+            self._ledger.free(tether)
+            if self.open and self.settings.keep_idle:
+                self._vacancies.append(now)
+        return bool(lost)
 
     # --- steps, with what they entail ---------------------------------------------
 

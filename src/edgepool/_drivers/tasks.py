@@ -460,7 +460,10 @@ class TaskDriver(Generic[T]):
             await _flows.perform(self, command)
 
     def _done(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.pop(task, None)
+        command = self._tasks.pop(task, None)
+        if command is not None and task.cancelled() and self.core.open:
+            # Not by us. It may not have come to its first step, and told nobody.
+            self._lull_until = self.clock() + LULL
         _take_note(task)
 
     def _set_timer(self) -> None:
@@ -497,7 +500,8 @@ class TaskDriver(Generic[T]):
                 loop.call_soon_threadsafe(loop.call_later, A_MOMENT, self._collect)
 
     def _collect(self) -> None:
-        tell_of_leaks(self.name, self.tell(self.core.collect))
+        self.tell(self.core.collect)
+        tell_of_leaks(self.name, self.core)
 
     def cancel_connects(self) -> None:
         """Stop the connects that are under way."""

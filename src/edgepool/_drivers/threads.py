@@ -455,11 +455,11 @@ class ThreadDriver(Generic[T]):
             start_new_thread(self._collect, ())
 
     def _collect(self) -> None:
-        leaked = self.tell(self.core.collect)
+        self.tell(self.core.collect)
         sleep(A_MOMENT)
         # Else all there is was being dropped, since the program ends.
         if main_thread().is_alive():
-            tell_of_leaks(self.name, leaked)
+            tell_of_leaks(self.name, self.core)
 
     def leave(self) -> None:
         """Leave no timer and no thread behind after the pool was closed."""

@@ -14,7 +14,7 @@ from sys import _getframe
 from typing import Any
 from weakref import ref
 
-from .._core import Tether
+from .._core import PoolCore, Tether
 from .._places import place
 
 log = logging.getLogger("edgepool.leak")
@@ -62,9 +62,10 @@ class Tracker:
                 )
 
 
-def tell_of_leaks(name: str, leaked: Iterable[Tether[Any]]) -> None:
-    """Tell of connections that were dropped by their borrowers."""
-    for tether in leaked:
+def tell_of_leaks(name: str, core: PoolCore[Any]) -> None:
+    """Tell once of each connection that was dropped by its borrower."""
+    while core.leaked:
+        tether = core.leaked.pop()
         known = tether.owner is not None or tether.borrower is not None
         where = place(tether.note) if known else HINT
         log.warning(
