@@ -396,7 +396,7 @@ async def test_a_fork_while_another_thread_holds_every_lock(conninfo, server):
         return await lend(pool)
 
     def hold():
-        with engine._mutex, housekeeper._condition, workers._lock, conn.lock:
+        with engine._mutex, housekeeper._lock, workers._lock, conn.lock:
             held.set()
             release.wait(IN_TIME)
 

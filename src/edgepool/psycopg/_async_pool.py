@@ -55,13 +55,13 @@ class AsyncConnectionLease(Generic[ACT]):
         entry = engine.core.borrow(now, owner)
         if entry is None or now >= entry.due_at:
             entry = await engine.settle(entry, now, self._timeout, owner)
+        self._conn = conn = pool._lend(entry)
         if engine.tracker is None:
             frame, note = _getframe(1), entry.tether.note
             note.code, note.offset = frame.f_code, frame.f_lasti
             note.returned = False
         else:
             engine.tracker.note(entry.tether, 1)
-        self._conn = conn = pool._lend(entry)
         return conn
 
     async def __aexit__(
