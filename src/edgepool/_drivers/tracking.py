@@ -45,6 +45,7 @@ class Tracker:
         frame = _getframe(depth + 1)
         note = tether.note
         note.code, note.offset = frame.f_code, frame.f_lasti
+        note.returned = False
         tether.borrower = ref(self._current())
 
     def look(self, name: str, lent: Iterable[Tether[Any]]) -> None:

@@ -245,9 +245,10 @@ class AsyncConnectionPool(
         entry = engine.core.borrow(now, None)
         if entry is None or now >= entry.due_at:
             entry = await engine.settle(entry, now, timeout, None)
+        conn = self._lend(entry)
         if engine.tracker is not None:
             engine.tracker.note(entry.tether, 1)
-        return self._lend(entry)
+        return conn
 
     async def putconn(self, conn: ACT) -> None:
         """Return a connection that `getconn` gave.

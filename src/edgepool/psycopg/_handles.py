@@ -223,7 +223,8 @@ class Session(Generic[C]):
         self.refusal = _refusal(self.find, entry.tether.note)
         entry.weak = ref(conn)
         # As psycopg does, but for whichever object stands for the session.
-        pgconn, find = self.pgconn, cast("Any", self._current)
+        # Not by way of the session, which refers to this: it is to end with the object.
+        pgconn, find = self.pgconn, cast("Any", partial(_object_of, entry.tether))
         pgconn.notice_handler = partial(BaseConnection._notice_handler, find)
         pgconn.notify_handler = partial(BaseConnection._notify_handler, find)
         conn.pgconn = self.refusal
@@ -244,10 +245,6 @@ class Session(Generic[C]):
             fresh.close = self.close(ref(fresh))  # type: ignore[attr-defined]
         return spare, fresh
 
-    def _current(self) -> C | None:
-        entry = self.tether()
-        return None if entry is None else entry.reach()
-
     def restore(self, conn: C) -> None:
         """Give the connection's attributes the values that `configure` has left."""
         mine: Any = conn
@@ -264,6 +261,11 @@ class Session(Generic[C]):
         conn._notify_handlers = list(notify_handlers)
         if conn._adapters is not self.adapters:
             conn._adapters = self.adapters = Adapters(self)
+
+
+def _object_of(tether: Tether[C]) -> C | None:
+    entry = tether()
+    return None if entry is None else entry.reach()
 
 
 def renewed(conn: C) -> C:

@@ -233,9 +233,10 @@ class ConnectionPool(
         entry = engine.core.borrow(now, None)
         if entry is None or now >= entry.due_at:
             entry = engine.settle(entry, now, timeout, None)
+        conn = self._lend(entry)
         if engine.tracker is not None:
             engine.tracker.note(entry.tether, 1)
-        return self._lend(entry)
+        return conn
 
     def putconn(self, conn: CT) -> None:
         """Return a connection that `getconn` gave.

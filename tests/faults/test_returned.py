@@ -1,0 +1,260 @@
+"""What was returned, or never was: refused, found, put back as it had been."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from contextlib import suppress
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+from edgepool import ConnectionReturned, NestedBorrow, PoolTimeout
+from support.conservation import conserved
+from support.parity import (
+    entered,
+    eventually,
+    execute,
+    fetch,
+    in_event_loop,
+    pid,
+    result,
+    spawn,
+    waiter,
+)
+from support.pg import application_name, at_rest, set_autocommit
+
+# --- used after the return ------------------------------------------------------------
+
+
+USES = {
+    "execute": lambda conn, cursor: conn.execute("select 1"),
+    "cursor": lambda conn, cursor: conn.cursor(),
+    "commit": lambda conn, cursor: conn.commit(),
+    "rollback": lambda conn, cursor: conn.rollback(),
+    "close": lambda conn, cursor: conn.close(),
+    "fileno": lambda conn, cursor: conn.fileno(),
+    "a cursor's execute": lambda conn, cursor: cursor.execute("select 1"),
+    "a cursor's executemany": lambda conn, cursor: cursor.executemany(
+        "select %s", [(1,), (2,)]
+    ),
+    "prepare_threshold": lambda conn, cursor: setattr(conn, "prepare_threshold", 1),
+    "adapters": lambda conn, cursor: conn.adapters.register_loader(23, None),
+}
+
+
+@pytest.mark.parametrize("lent_again", [False, True], ids=["idle", "lent again"])
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+async def test_what_was_returned_refuses_and_sends_nothing(
+    colour, proxy, use, lent_again
+):
+    async with colour.pool(proxy.conninfo(), min_size=1) as pool:
+        async with entered(pool.connection()) as conn:
+            await set_autocommit(conn, True)
+            cursor = conn.cursor()
+        other = await result(pool.getconn()) if lent_again else None
+        with proxy.recording() as said:
+            if use is USES["prepare_threshold"] or use is USES["adapters"]:
+                # Of what is idle nobody hears; of what is lent the borrower would.
+                if lent_again:
+                    with suppress(ConnectionReturned):
+                        use(conn, cursor)
+
+                    assert 5 == other.prepare_threshold
+            else:
+                with pytest.raises(psycopg.InterfaceError, match="returned") as caught:
+                    await result(use(conn, cursor))
+
+                assert isinstance(caught.value, ConnectionReturned)
+                assert "parity.py" in str(caught.value)
+
+        assert [] == said
+
+        if other is not None:
+            assert await fetch(other, "select 1") == 1
+            await result(pool.putconn(other))
+
+
+async def test_a_stale_object_never_works_again(colour, conninfo):
+    async with colour.pool(conninfo, min_size=1) as pool:
+        stale = []
+        for _ in range(5):
+            async with entered(pool.connection()) as conn:
+                assert await fetch(conn, "select 1") == 1
+                stale.append(conn)
+
+        assert 5 == len({id(conn) for conn in stale})
+
+        for conn in stale:
+            with pytest.raises(ConnectionReturned):
+                await execute(conn, "select 1")
+
+        assert 1 == len({pid(conn) for conn in stale})
+
+
+async def test_what_nobody_refers_to_is_lent_as_it_is(colour, conninfo):
+    async with colour.pool(conninfo, min_size=1) as pool:
+        seen = set()
+        for _ in range(5):
+            async with entered(pool.connection()) as conn:
+                seen.add(id(conn))
+            del conn
+            gc.collect(0)
+
+        assert len(seen) <= 2
+
+
+# --- never returned -------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:.*was dropped instead of returned")
+async def test_what_is_dropped_gives_its_place_back(colour, server, conninfo):
+    async with colour.pool(conninfo, min_size=0, max_size=2) as pool:
+        held = [await result(pool.getconn()) for _ in range(2)]
+        waiting = await waiter(pool)
+        del held
+        conn = await waiting
+
+        assert await fetch(conn, "select 1") == 1
+
+        await result(pool.putconn(conn))
+        del conn
+        await conserved(pool, server, application_name(conninfo))
+
+        assert 2 == pool.statistics().leaked
+
+
+@pytest.mark.filterwarnings("ignore:.*was dropped instead of returned")
+async def test_a_leak_is_told_with_its_place(colour, conninfo, caplog):
+    async with colour.pool(conninfo, min_size=1, track_borrows=True) as pool:
+        conn = await result(pool.getconn())
+        assert conn is not None
+        del conn
+        await eventually(lambda: "was dropped, not returned" in caplog.text)
+
+    assert "parity.py" in caplog.text or "test_returned.py" in caplog.text
+
+
+async def test_who_ends_with_what_he_has_borrowed_is_noticed(colour, conninfo, caplog):
+    kept = []
+
+    async def borrow(pool):
+        kept.append(await result(pool.getconn()))
+
+    async with colour.pool(
+        conninfo, min_size=1, max_size=1, track_borrows=True
+    ) as pool:
+        await spawn(borrow, pool)
+        with pytest.raises(PoolTimeout):
+            await result(pool.getconn(timeout=0.1))
+
+        assert "has ended with a connection borrowed at" in caplog.text
+
+        await result(pool.putconn(kept.pop()))
+
+
+# --- attributes -----------------------------------------------------------------------
+
+
+async def test_attributes_are_put_back(colour, conninfo):
+    heard = []
+    async with colour.pool(conninfo, min_size=1) as pool:
+        for _ in range(2):  # also on what was put back once
+            async with entered(pool.connection()) as conn:
+                await set_autocommit(conn, True)
+                conn.row_factory = dict_row
+                conn.prepare_threshold = None
+                conn.adapters.register_loader("int4", psycopg.types.string.TextLoader)
+                conn.add_notice_handler(heard.append)
+                conn.add_notify_handler(heard.append)
+            await at_rest(pool, 1)
+            async with entered(pool.connection()) as conn:
+                assert not conn.autocommit
+                assert (1,) == await result(
+                    (await execute(conn, "select 1")).fetchone()
+                )
+                assert 5 == conn.prepare_threshold
+                await execute(conn, "do $$ begin raise notice 'hello'; end $$")
+
+    assert [] == heard
+
+
+async def test_what_configure_has_set_is_what_is_put_back(colour, conninfo):
+    async def configure(conn):
+        conn.row_factory = dict_row
+        await set_autocommit(conn, True)
+
+    async with colour.pool(
+        conninfo, min_size=1, configure=colour.callback(configure)
+    ) as pool:
+        async with entered(pool.connection()) as conn:
+            await set_autocommit(conn, False)
+            conn.row_factory = psycopg.rows.tuple_row
+        async with entered(pool.connection()) as conn:
+            row = await result((await execute(conn, "select 1 as one")).fetchone())
+
+            assert {"one": 1} == row
+            assert conn.autocommit
+
+
+# --- waiting for oneself --------------------------------------------------------------
+
+
+async def test_who_would_wait_for_himself_is_refused_at_once(colour, conninfo):
+    async with colour.pool(conninfo, min_size=1, timeout=60.0) as pool:
+        async with entered(pool.connection()):
+            with pytest.raises(NestedBorrow, match="asks for another at") as caught:
+                async with entered(pool.connection()):
+                    pass
+
+        assert str(caught.value).count(".py:") == 2
+        assert 0 == pool.statistics().waiting
+
+        async with entered(pool.connection()) as conn:
+            assert await fetch(conn, "select 1") == 1
+
+
+async def test_who_waits_for_somebody_else_waits(colour, conninfo):
+    go = threading.Event()
+
+    async def hold(pool):
+        async with entered(pool.connection()) as conn:
+            await execute(conn, "select 1")
+            await eventually(go.is_set)
+
+    async with colour.pool(conninfo, min_size=2) as pool:
+        await at_rest(pool, 2)
+        holder = spawn(hold, pool)
+        await eventually(lambda: pool.statistics().in_use == 1)
+        async with entered(pool.connection()):
+            nested = spawn_release(go)
+            async with entered(pool.connection()) as conn:
+                assert await fetch(conn, "select 1") == 1
+            await nested
+        await holder
+
+
+def spawn_release(go):
+    """Let the other borrower go in a moment, whether or not anybody waits by then."""
+
+    async def release():
+        if in_event_loop():
+            import asyncio
+
+            await asyncio.sleep(0.05)
+        go.set()
+
+    return spawn(release)
+
+
+async def test_waiting_for_oneself_may_be_wanted(colour, conninfo):
+    async with (
+        colour.pool(conninfo, min_size=1, nested="wait") as pool,
+        entered(pool.connection()),
+    ):
+        with pytest.raises(PoolTimeout) as caught:
+            async with entered(pool.connection(timeout=0.05)):
+                pass
+
+    assert not isinstance(caught.value, NestedBorrow)
