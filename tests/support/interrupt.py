@@ -19,6 +19,10 @@ TESTING = str(Path(PACKAGE, "testing"))
 SOURCES = str(Path(PACKAGE).parent)
 
 
+# What a weak reference calls; see `edgepool._core.planner`.
+COLLECTED = "_drop"
+
+
 class Interruption(BaseException):
     """As KeyboardInterrupt, SystemExit or gevent's Timeout: not an `Exception`."""
 
@@ -73,18 +77,30 @@ class AtLine:
 
     def _call(self, frame, event, argument):
         path = frame.f_code.co_filename
+        if frame.f_code.co_name == COLLECTED:
+            # The garbage collector's callback: whatever it raises, nobody gets.
+            return None
         if path.startswith(PACKAGE) and not path.startswith(TESTING):
             return self._line
         return None
 
     def _line(self, frame, event, argument):
-        if event == "line" and self._left > 0 and not self._is_handler(frame):
+        if event == "line" and self._left > 0 and not self._is_out_of_reach(frame):
             self._left -= 1
             if self._left == 0:
                 file = Path(frame.f_code.co_filename).relative_to(PACKAGE)
                 self.at = f"{file}:{frame.f_lineno} {frame.f_code.co_name}"
                 self.act()
         return self._line
+
+    def _is_out_of_reach(self, frame):
+        """Tell whether an exception at a line would not be the caller's."""
+        caller = frame.f_back
+        while caller is not None and caller.f_code.co_filename.startswith(PACKAGE):
+            if caller.f_code.co_name == COLLECTED:
+                return True
+            caller = caller.f_back
+        return self._is_handler(frame)
 
     def _is_handler(self, frame):
         """Tell whether a line belongs to an `except` that is being entered or left.
