@@ -6,14 +6,18 @@ Each sample is a fresh interpreter, so that nothing is counted twice or found wa
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from ..model import BASELINE, JUDGED, Bench, Contender, Metric, Row, Sample, Target
 from ..peers import edgepools, psycopg_pools, sqlalchemy
 from ..sides import TASKS, THREADS, Side
+
+CACHE = TemporaryDirectory(prefix="edgepool-bench-")
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -38,8 +42,12 @@ print(json.dumps({{"took": took * 1e3, "modules": len(sys.modules) - modules}}))
 
 def fresh_interpreter(*arguments: str) -> Sample:
     """Run Python on *arguments*, which prints its values as JSON."""
+    # Whatever this environment says: compiled modules are cached, as users have them.
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": CACHE.name}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     done = subprocess.run(
         [sys.executable, *arguments],
+        env=environment,
         cwd=CHECKOUT,
         check=False,
         capture_output=True,
