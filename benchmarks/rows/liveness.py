@@ -30,9 +30,12 @@ TRACED = 50
 
 
 async def all_connections(peer: Peer) -> list[Any]:
-    """Return the driver's connections of a warm pool, all borrowed at once."""
+    """Return libpq's connections of a warm pool, all borrowed at once."""
     async with AsyncExitStack() as borrowed:
-        return [await borrowed.enter_async_context(peer.session()) for _ in range(SIZE)]
+        return [
+            (await borrowed.enter_async_context(peer.session())).pgconn
+            for _ in range(SIZE)
+        ]
 
 
 def sent(trace: IO[str]) -> int:
@@ -47,15 +50,15 @@ async def messages_sent(bench: Bench, recipe: Recipe, loop: Loop) -> float:
     async with recipe.open(settings) as peer:
         with tempfile.TemporaryFile("w+") as trace:
             connections = await all_connections(peer)
-            for conn in connections:
-                conn.pgconn.trace(trace.fileno())
+            for pgconn in connections:
+                pgconn.trace(trace.fileno())
 
             for _ in range(TRACED):
                 await recipe.side.sleep(0.0002)
                 await loop(peer, 1)
 
-            for conn in connections:
-                conn.pgconn.untrace()
+            for pgconn in connections:
+                pgconn.untrace()
             return sent(trace) / TRACED
 
 
