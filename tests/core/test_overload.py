@@ -6,6 +6,7 @@ begins at 11, and whoever has waited for 2 s is shed.
 
 from __future__ import annotations
 
+import gc
 import sys
 
 import pytest
@@ -549,11 +550,15 @@ def calls(function):
         nonlocal count
         count += event in ("call", "c_call")
 
+    # What the garbage collector has to say of earlier tests does not count.
+    gc.collect()
+    gc.disable()
     sys.setprofile(note)
     try:
         function()
     finally:
         sys.setprofile(None)
+        gc.enable()
     return count
 
 
