@@ -496,8 +496,7 @@ LOOK = """
     assert len({lease.__enter__() for lease in leases}) == 2
     for lease in leases:
         lease.__exit__()
-    # Of what only the struck frames had, the fake server is not told.
-    assert server.peak <= 2 + struck
+    # Nothing is said of the server's peak: it is not told of what only frames had.
     pool.close()
     print("the end")
 """
