@@ -262,8 +262,8 @@ async def test_nobody_answers_a_request_to_cancel(
 async def test_nobody_answers_when_the_pool_is_closed(colour, proxy, lent):
     pool = colour.Pool(proxy.conninfo(), min_size=2, open=False)
     await result(pool.open(wait=True))
-    for _ in range(lent):
-        conn = await result(pool.getconn())
+    busy = [await result(pool.getconn()) for _ in range(lent)]
+    for conn in busy:
         conn.pgconn.send_query(b"select pg_sleep(60)")
     proxy.black_hole()
     took = await timed(spawn(pool.close, timeout=TIMEOUT))

@@ -411,8 +411,8 @@ class TaskDriver(Generic[T]):
 
     def _start(self, command: Command[T]) -> None:
         if self._parent:
-            fork.report(self.name, self._parent)
-            self._parent = 0
+            parent, self._parent = self._parent, 0
+            fork.report(self.name, parent)
         if isinstance(command, Abort):
             self._cut_off(command.entry)
             if self.cancel is None:

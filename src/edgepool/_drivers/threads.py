@@ -361,8 +361,8 @@ class ThreadDriver(Generic[T]):
             self.tell(_no_event)
         while (command := self._next_command()) is not None:
             if self._parent:
-                fork.report(self.name, self._parent)
-                self._parent = 0
+                parent, self._parent = self._parent, 0
+                fork.report(self.name, parent)
             if isinstance(command, Abort):
                 self._cut_off(command.entry)
                 if self.cancel is None:
