@@ -75,6 +75,8 @@ class Driver(Protocol[T]):
     faces: set[str]
     """What the errors of the present outage say."""
     core: PoolCore[T]
+    adapter: AsyncAdapter[T]
+    """How to handle the resources."""
     is_alive: Callable[[T], bool]
     clock: Callable[[], float]
     introduce: Callable[[Entry[T], T], None]
@@ -83,11 +85,6 @@ class Driver(Protocol[T]):
     """Prepare a new resource, within a deadline, if the adapter has such a step."""
     cancel: Callable[[T], Coroutine[Any, Any, None]] | None
     """Have the other side stop working for what is to be closed, if it can be told."""
-
-    @property
-    def adapter(self) -> AsyncAdapter[T]:
-        """How to handle the resources."""
-        ...
 
     def tell(
         self, event: Callable[Concatenate[float, P], R], *args: P.args, **kw: P.kwargs

@@ -18,7 +18,7 @@ import inspect
 from drivers.turns import Turns
 
 from edgepool import AsyncPool, Pool
-from edgepool._drivers import housekeeper, tasks, threads, workers
+from edgepool._drivers import base, housekeeper, threads, workers
 from edgepool.testing import (
     AsyncFakeAdapter,
     FakeAdapter,
@@ -177,7 +177,7 @@ class ThreadWorld(World):
     def __init__(self, monkeypatch, dice=None):
         super().__init__()
         self._turns = turns = Turns(dice)
-        for module in (threads, workers, housekeeper, _fakes):
+        for module in (base, threads, workers, housekeeper, _fakes):
             for name, value in turns.primitives.items():
                 if hasattr(module, name):
                     monkeypatch.setattr(module, name, value)
@@ -237,7 +237,7 @@ class TaskWorld(World):
 
     async def _run(self, test):
         self._loop = asyncio.get_running_loop()
-        self._monkeypatch.setattr(tasks, "monotonic", self._loop.time)
+        self._monkeypatch.setattr(base, "monotonic", self._loop.time)
         self.server = FakeServer(clock=self._loop.time)
         try:
             await test

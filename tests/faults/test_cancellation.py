@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from edgepool import AsyncConnectionPool, AsyncPool, PoolTimeout
-from edgepool._drivers import tasks
+from edgepool._drivers import base
 from edgepool.testing import AsyncFakeAdapter, FakeServer, run_jumping
 from support.cancel import at_every_suspension
 from support.conservation import conserved
@@ -246,7 +246,7 @@ SCENARIOS = {
 def test_a_cancellation_loses_nothing_wherever_it_comes(scenario, monkeypatch):
     async def in_virtual_time():
         loop = asyncio.get_running_loop()
-        monkeypatch.setattr(tasks, "monotonic", loop.time)
+        monkeypatch.setattr(base, "monotonic", loop.time)
         return await at_every_suspension(scenario)
 
     assert run_jumping(in_virtual_time()) >= SCENARIOS[scenario]
@@ -255,7 +255,7 @@ def test_a_cancellation_loses_nothing_wherever_it_comes(scenario, monkeypatch):
 def test_what_is_handed_to_a_cancelled_waiter_goes_to_the_next(monkeypatch):
     async def scenario():
         loop = asyncio.get_running_loop()
-        monkeypatch.setattr(tasks, "monotonic", loop.time)
+        monkeypatch.setattr(base, "monotonic", loop.time)
         stage = await Stage(max_size=1).ready()
         lease = stage.pool.borrow()
         await lease.__aenter__()

@@ -8,19 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from time import monotonic
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from .. import _flows
 from .._adapter import AsyncAdapter
 from .._core import (
-    Abort,
-    Close,
-    Command,
-    Connect,
     Entry,
     PoolCore,
     PoolStatistics,
@@ -29,10 +24,9 @@ from .._core import (
 )
 from .._errors import refused
 from . import fork
+from .background import Background
 from .deadlines import Deadline, Deadlines
 from .fork import UNFORKED
-from .housekeeper import WeakCallback
-from .threads import always_alive, left_alone, may_wait, strangers
 from .tracking import A_MOMENT, Tracker, tell_of_leaks
 
 T = TypeVar("T")
@@ -49,22 +43,8 @@ else:
 # The identity of what runs outside of any task.
 NOBODY = id(None)
 
-# How long I/O on a resource that was cut off may take to notice, in seconds, before its
-# task is cancelled.
-GRACE = 0.1
 
-# How often what should have ended is told so, in seconds.
-INSIST = 0.01
-
-# How long nothing is started while the loop seems to end, in seconds. If it goes on
-# after all, so does the pool.
-LULL = 1.0
-
-# How long `close` waits for what is ending, in seconds, before it cancels that too.
-PATIENCE = 0.25
-
-
-class TaskDriver(Generic[T]):
+class TaskDriver(Background[T]):
     """Waits, works and keeps time for a pool that is used by tasks of one event loop.
 
     Args:
@@ -74,60 +54,26 @@ class TaskDriver(Generic[T]):
     """
 
     def __init__(self, name: str, core: PoolCore[T], adapter: AsyncAdapter[T]) -> None:
-        self.name = name
-        self.adapter = adapter
-        self.clock: Callable[[], float] = monotonic
-        self.is_clean = adapter.is_clean
-        self.is_alive: Callable[[T], bool]
-        self.is_alive = getattr(adapter, "is_alive", always_alive)
-        self.introduce: Callable[[Entry[T], T], None]
-        self.introduce = getattr(adapter, "introduce", strangers)
-        # Notes who borrows, if the user wants that.
-        self.tracker: Tracker | None = None
         # Two hooks of the facade: it opens a lazy pool, and knows `reconnect_failed`.
         self.before_waiting: Callable[[], None]
         self.alarm: Callable[[], Awaitable[None]]
-        self._abort: Callable[[T], None] | None = getattr(adapter, "abort", None)
-        # Two steps that take a round trip, and that only psycopg's connections know.
-        self.configure: Callable[[T], Coroutine[Any, Any, None]] | None
-        self.configure = getattr(adapter, "configure", None)
-        self.cancel: Callable[[T], Coroutine[Any, Any, None]] | None
-        self.cancel = getattr(adapter, "cancel", None)
-        # Closing a psycopg connection mostly suspends for nothing: not worth a task.
-        self._closes_at_once: Callable[[T], bool]
-        self._closes_at_once = getattr(adapter, "closes_at_once", may_wait)
-        self._disown: Callable[[T], object] = getattr(adapter, "disown", left_alone)
-        self._begin(core)
-        fork.enrol(self)
+        super().__init__(name, core, adapter, adapter)
 
     def _begin(self, core: PoolCore[T]) -> None:
-        self.core = core
-        core.nudge = WeakCallback(self._nudge)  # type: ignore[method-assign]
-        self.faces: set[str] = set()
-        self.loop: asyncio.AbstractEventLoop | None = None
-        # What runs in the background, and for which command.
-        self._tasks: dict[asyncio.Task[Any], Command[T] | None] = {}
-        # I/O that was given up and has not ended yet.
-        self._given_up: dict[Entry[T], asyncio.Task[Any]] = {}
+        super()._begin(core)
         self._deadlines = Deadlines[Waiter[T]]()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
-        self._lull_until = 0.0
-        # In a forked child, until there is something to do: who forked it.
-        self._parent = 0
 
     def start_over(self, parent: int) -> None:
         """Leave all that there is to the parent process: this is a forked child.
 
         The event loop too, with the tasks on it: they go on in the parent.
         """
-        inherited = self.core
         if self.loop is not None:
             fork.keep((self.loop, self._tasks, self._given_up, self._deadlines))
             fork.part_from(self.loop)
-        self._begin(inherited.successor())
-        self._parent = parent
-        fork.each(self._disown, inherited.disown())
+        super().start_over(parent)
 
     # --- borrow and return --------------------------------------------------------
     #
@@ -256,8 +202,7 @@ class TaskDriver(Generic[T]):
 
     def _line_up(self, until: float, owner: object) -> tuple[Waiter[T], Deadline]:
         loop = self.use_running_loop()
-        if self.tracker is not None:
-            self.tracker.look(self.name, self.core.lent())
+        self._look_for_the_lost()
         # Not Waiter[T](...): a subscript costs as much as all the rest of this.
         waiter: Waiter[T] = Waiter(loop.create_future(), owner)
         deadline = self._deadlines.add(until, waiter)
@@ -269,68 +214,11 @@ class TaskDriver(Generic[T]):
         if not self._running.is_closed():  # else the pool forgets it all
             self.tell(self.core.abandon, waiter)
 
-    async def bounded(
-        self, work: Coroutine[Any, Any, R], entry: Entry[T], deadline: float
-    ) -> R:
-        """Await I/O on a resource; at the deadline cut it off and raise.
-
-        The I/O runs in a task of its own: asyncio's own timeouts are missing on Python
-        3.10, and swallow cancellations on 3.11 when both come at once. Cutting the
-        resource off ends the I/O sooner than a cancellation, for which psycopg first
-        asks a server that may be silent to cancel the query.
-        """
-        task = self._running.create_task(work)
-        self._tasks[task] = None
-        task.add_done_callback(self._done)
-        try:
-            await asyncio.wait({task}, timeout=max(deadline - self.clock(), 0.0))
-            if not task.done() and self._abort is not None:
-                self._cut_off(entry)
-                await asyncio.wait({task}, timeout=GRACE)
-        except BaseException:
-            self._give_up(task, entry)
-            raise
-        if not task.done():
-            self._give_up(task, entry)
-            await asyncio.wait({task}, timeout=GRACE)
-            raise TimeoutError("not done in time")
-        return task.result()
-
-    def _cut_off(self, entry: Entry[T]) -> None:
-        resource = entry.reach()
-        if self._abort is not None and resource is not None:
-            self._abort(resource)
-
-    def _give_up(self, task: asyncio.Task[Any], entry: Entry[T]) -> None:
-        """End I/O that nobody waits for any more; until then nothing is closed."""
-        if task.done():
-            return
-        self._given_up[entry] = task
-        task.add_done_callback(lambda _: self._given_up.pop(entry, None))
-        if self._abort is None:
-            task.cancel()
-            return
-        self._cut_off(entry)
-        self._running.call_later(INSIST, self._insist, task)
-
-    def _insist(self, task: asyncio.Task[Any]) -> None:
-        # When it is cancelled, psycopg asks the server to cancel the query, and waits
-        # for 5 s if that is silent. A second cancellation ends that.
-        if not task.done():
-            task.cancel()
-            self._running.call_later(INSIST, self._insist, task)
-
     async def sound(self) -> None:
         """Run the user's `reconnect_failed`."""
         await self.alarm()
 
     # --- effects ------------------------------------------------------------------
-
-    @property
-    def _running(self) -> asyncio.AbstractEventLoop:
-        if self.loop is None:
-            self.loop = asyncio.get_running_loop()
-        return self.loop
 
     def use_running_loop(self) -> asyncio.AbstractEventLoop:
         """Bind the pool to the running event loop, at its first use.
@@ -409,63 +297,6 @@ class TaskDriver(Generic[T]):
             self._notices_the_end()  # or the timer starts what is not to begin
             self._set_timer()
 
-    def _start(self, command: Command[T]) -> None:
-        if self._parent:
-            parent, self._parent = self._parent, 0
-            fork.report(self.name, parent)
-        if isinstance(command, Abort):
-            self._cut_off(command.entry)
-            if self.cancel is None:
-                return
-        if isinstance(command, Close) and self._closes_now(command.entry):
-            _flows.run(_flows.perform(self, command))
-        elif self._notices_the_end():
-            delay = self._lull_until - self.clock()
-            self._running.call_later(delay, self._start, command)
-        else:
-            task = self._running.create_task(
-                self._perform(command),
-                name=f"edgepool-{type(command).__name__.lower()}",
-            )
-            self._tasks[task] = command
-            task.add_done_callback(self._done)
-
-    def _notices_the_end(self) -> bool:
-        """Tell whether the loop seems to end: all tasks are cancelled, ours included.
-
-        A task that begins then is destroyed, with a warning. A timer is not.
-        """
-        now = self.clock()
-        if now < self._lull_until:
-            return True
-        task = asyncio.current_task()
-        if task not in self._tasks or not self.core.open:  # `leave` cancels them too
-            return False
-        cancelling: Callable[[], int] = getattr(task, "cancelling", int)
-        if not cancelling():  # Python 3.10 does not tell
-            return False
-        self._lull_until = now + LULL
-        return True
-
-    def _closes_now(self, entry: Entry[T]) -> bool:
-        return entry not in self._given_up and self._closes_at_once(entry.resource)
-
-    async def _perform(self, command: Command[T]) -> None:
-        try:
-            if isinstance(command, Close):
-                using = self._given_up.get(command.entry)
-                if using is not None:
-                    await asyncio.wait({using})
-        finally:
-            await _flows.perform(self, command)
-
-    def _done(self, task: asyncio.Task[Any]) -> None:
-        command = self._tasks.pop(task, None)
-        if command is not None and task.cancelled() and self.core.open:
-            # Not by us. It may not have come to its first step, and told nobody.
-            self._lull_until = self.clock() + LULL
-        _take_note(task)
-
     def _set_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -485,8 +316,7 @@ class TaskDriver(Generic[T]):
         self.see_to_it()
         if self._timer is None:
             self._set_timer()
-        if self.tracker is not None:
-            self.tracker.look(self.name, self.core.lent())
+        self._look_for_the_lost()
 
     def track_borrows(self) -> None:
         """Note from now on who borrows what, and where."""
@@ -503,46 +333,13 @@ class TaskDriver(Generic[T]):
         self.tell(self.core.collect)
         tell_of_leaks(self.name, self.core)
 
-    def cancel_connects(self) -> None:
-        """Stop the connects that are under way."""
-        for task, command in self._tasks.items():
-            if isinstance(command, Connect):
-                self._cancel(task)
-
     async def leave(self) -> None:
         """Leave no timer and no task behind after the pool was closed."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer, self._timer_at = None, float("inf")
-        for task in self._others():
-            # The cut off end by themselves, and their queries are being cancelled.
-            if not isinstance(self._tasks[task], (Abort, Close, type(None))):
-                self._cancel(task)
-        await self._ended(PATIENCE)
-        for task in self._others():
-            self._cancel(task)
-        await self._ended(GRACE)
-
-    def _others(self) -> list[asyncio.Task[Any]]:
-        me = asyncio.current_task()
-        return [task for task in self._tasks if task is not me]
-
-    async def _ended(self, timeout: float) -> None:
-        """Wait until no task is left; the end of one may be the begin of another."""
-        until = self.clock() + timeout
-        while (tasks := self._others()) and self.clock() < until:
-            await asyncio.wait(tasks, timeout=until - self.clock())
-
-    def _cancel(self, task: asyncio.Task[Any]) -> None:
-        # Not before its first step: a flow that never began tells the core nothing.
-        self._running.call_soon(task.cancel)
+        await self._end_all()
 
 
 def _has_ended(task: asyncio.Task[Any]) -> bool:
     return task.done()
-
-
-def _take_note(task: asyncio.Task[Any]) -> None:
-    """Retrieve an exception, so that asyncio does not complain that nobody did."""
-    if not task.cancelled():
-        task.exception()

@@ -8,11 +8,10 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from threading import TIMEOUT_MAX, RLock, Thread, current_thread, main_thread
-from time import monotonic, sleep
+from time import sleep
 from typing import (
     Any,
     Concatenate,
-    Generic,
     NamedTuple,
     ParamSpec,
     TypeVar,
@@ -33,6 +32,8 @@ from .._core import (
 )
 from .._errors import refused
 from . import fork
+from .base import DriverBase
+from .blocking import Blocking
 from .deadlines import Deadline
 from .fork import UNFORKED
 from .housekeeper import WeakCallback, housekeeper
@@ -43,37 +44,6 @@ from .workers import workers
 T = TypeVar("T")
 R = TypeVar("R")
 P = ParamSpec("P")
-
-
-class _Blocking(Generic[T]):
-    """A blocking adapter in the shape that flows await. It never suspends."""
-
-    def __init__(self, adapter: Adapter[T]) -> None:
-        self._adapter = adapter
-        self.is_clean = adapter.is_clean
-
-    async def connect(self) -> T:
-        return self._adapter.connect()
-
-    async def check(self, resource: T, /) -> None:
-        self._adapter.check(resource)
-
-    async def reset(self, resource: T, /) -> bool:
-        return self._adapter.reset(resource)
-
-    async def close(self, resource: T, /) -> None:
-        self._adapter.close(resource)
-
-    def optional(self, name: str) -> Callable[[T], Coroutine[Any, Any, None]] | None:
-        """Give a method that only some adapters have, in the shape of the others."""
-        method: Callable[[T], None] | None = getattr(self._adapter, name, None)
-        if method is None:
-            return None
-
-        async def blocking(resource: T, /) -> None:
-            method(resource)
-
-        return blocking
 
 
 class _Fact(NamedTuple):
@@ -88,29 +58,11 @@ def _nothing() -> None:
     """Do nothing."""
 
 
-def left_alone(resource: object) -> None:
-    """Stand in for `disown` of an adapter that has none."""
-
-
-def always_alive(resource: object) -> bool:
-    """Stand in for `is_alive` of an adapter that has none."""
-    return True
-
-
-def strangers(entry: object, resource: object) -> None:
-    """Stand in for `introduce` of an adapter that has none."""
-
-
-def may_wait(resource: object) -> bool:
-    """Stand in for `closes_at_once` of an adapter that has none."""
-    return False
-
-
 def _has_ended(thread: Thread) -> bool:
     return not thread.is_alive()
 
 
-class ThreadDriver(Generic[T]):
+class ThreadDriver(DriverBase[T]):
     """Waits, works and keeps time for a pool that is used by threads.
 
     Args:
@@ -120,34 +72,13 @@ class ThreadDriver(Generic[T]):
     """
 
     def __init__(self, name: str, core: PoolCore[T], adapter: Adapter[T]) -> None:
-        self.name = name
-        self.adapter = _Blocking(adapter)
-        self.clock = monotonic
-        self.is_clean = adapter.is_clean
-        self.is_alive: Callable[[T], bool]
-        self.is_alive = getattr(adapter, "is_alive", always_alive)
-        self.introduce: Callable[[Entry[T], T], None]
-        self.introduce = getattr(adapter, "introduce", strangers)
-        # Notes who borrows, if the user wants that.
-        self.tracker: Tracker | None = None
         # Two hooks of the facade: it opens a lazy pool, and knows `reconnect_failed`.
         self.before_waiting: Callable[[], None] = _nothing
         self.alarm: Callable[[], None] = _nothing
-        self._abort: Callable[[T], None] | None = getattr(adapter, "abort", None)
-        # Two steps that take a round trip, and that only psycopg's connections know.
-        self.configure = self.adapter.optional("configure")
-        self.cancel = self.adapter.optional("cancel")
-        # Closing a psycopg connection mostly waits for nobody: not worth a thread.
-        self._closes_at_once: Callable[[T], bool]
-        self._closes_at_once = getattr(adapter, "closes_at_once", may_wait)
-        self._disown: Callable[[T], object] = getattr(adapter, "disown", left_alone)
-        self._begin(core)
-        fork.enrol(self)
+        super().__init__(name, core, adapter, Blocking(adapter))
 
     def _begin(self, core: PoolCore[T]) -> None:
-        self.core = core
-        core.nudge = WeakCallback(self._nudge)  # type: ignore[method-assign]
-        self.faces: set[str] = set()
+        super()._begin(core)
         self._mutex = RLock()
         # An event has begun and has not ended.
         self._torn = False
@@ -157,15 +88,6 @@ class ThreadDriver(Generic[T]):
         self._backlog: deque[Command[T]] = deque()
         self._timer: Deadline | None = None
         self._timer_at = float("inf")
-        # In a forked child, until there is something to do: who forked it.
-        self._parent = 0
-
-    def start_over(self, parent: int) -> None:
-        """Leave all that there is to the parent process: this is a forked child."""
-        inherited = self.core
-        self._begin(inherited.successor())
-        self._parent = parent
-        fork.each(self._disown, inherited.disown())
 
     # --- borrow and return --------------------------------------------------------
     #
@@ -326,11 +248,6 @@ class ThreadDriver(Generic[T]):
             raise TimeoutError("not done in time")
         return result
 
-    def _cut_off(self, entry: Entry[T]) -> None:
-        resource = entry.reach()
-        if self._abort is not None and resource is not None:
-            self._abort(resource)
-
     async def sound(self) -> None:
         """Run the user's `reconnect_failed`."""
         self.alarm()
@@ -360,9 +277,7 @@ class ThreadDriver(Generic[T]):
         while self._later:  # it came too late for `tell`
             self.tell(_no_event)
         while (command := self._next_command()) is not None:
-            if self._parent:
-                parent, self._parent = self._parent, 0
-                fork.report(self.name, parent)
+            self._report_fork()
             if isinstance(command, Abort):
                 self._cut_off(command.entry)
                 if self.cancel is None:
@@ -443,10 +358,6 @@ class ThreadDriver(Generic[T]):
     def track_borrows(self) -> None:
         """Note from now on who borrows what, and where."""
         self.tracker = Tracker(current_thread, _has_ended)
-
-    def _look_for_the_lost(self) -> None:
-        if self.tracker is not None:
-            self.tracker.look(self.name, self.core.lent())
 
     def _nudge(self) -> None:
         # The garbage collector may run while this very thread holds any lock, so the

@@ -1,12 +1,9 @@
 """The pools for psycopg connections: psycopg_pool's face, edgepool's engine."""
 
-from ._async_pool import (
-    AsyncConnectionLease,
-    AsyncConnectionPool,
-    AsyncNullConnectionPool,
-)
+from ._async_pool import AsyncConnectionPool, AsyncNullConnectionPool
 from ._handles import ConnectionReturned
-from ._pool import ConnectionLease, ConnectionPool, NullConnectionPool
+from ._leases import AsyncConnectionLease, ConnectionLease
+from ._pool import ConnectionPool, NullConnectionPool
 
 __all__ = [
     "AsyncConnectionLease",

@@ -1,311 +1,55 @@
-"""What the resource is: a psycopg connection, and psycopg_pool's callbacks on it.
-
-`_Common` has what does not wait, for both kinds of connection. `conn._pool`,
-`conn._pipeline` and the like are psycopg's own contract with a pool, private by name.
-"""
+"""How a pool of threads handles psycopg's connections."""
 
 # pyright: reportPrivateUsage=false, reportUnknownArgumentType=false
 # pyright: reportUnknownVariableType=false, reportUnknownMemberType=false
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import os
-import socket
 import threading
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
-from inspect import isawaitable
+from collections.abc import Callable
 from sys import _getframe
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
-from weakref import WeakKeyDictionary, ref
+from typing import Any
 
 import psycopg
-from psycopg.conninfo import make_conninfo
-from psycopg.pq import ConnStatus, TransactionStatus
+from psycopg_pool.abc import CT
 
 from .._adapter import PermanentError
-from ._cancel import ACTIVE, request_cancel, send, send_async
-from ._forked import disown
-from ._handles import Session, pgconn_behind, renewed
-from ._liveness import survives_news, watch
-from ._network import network_defaults
-from ._session import CLEAN, tidied
-
-if TYPE_CHECKING:
-    from psycopg._connection_base import BaseConnection
-    from psycopg.abc import PQGen
-    from psycopg.pq.abc import PGconn
-    from psycopg_pool.abc import ACT, CT
-
-    from .._core import Entry
-    from ._cancel import Request
-    from ._connect_errors import ConnectErrors
-else:
-    from psycopg_pool.abc import ACT, CT
-
-C = TypeVar("C", bound="BaseConnection[Any]")
-
-log = logging.getLogger("edgepool.reset")
-
-# Plain ints compare faster than enums.
-IDLE = int(TransactionStatus.IDLE)
-OK = int(ConnStatus.OK)
-UNKNOWN = int(TransactionStatus.UNKNOWN)  # of a connection that is closed or lost
-
-# How long one more attempt may take that asks a server for the SQLSTATE of a refusal
-# which it gave in another language, in seconds.
-ASK_AGAIN = 5.0
-
-# Arguments of `connect` that psycopg keeps from libpq.
-NOT_LIBPQ = (
-    "autocommit",
-    "context",
-    "cursor_factory",
-    "prepare_threshold",
-    "row_factory",
+from ._adapter_base import (
+    ASK_AGAIN,
+    IDLE,
+    CommonAdapter,
+    attempted,
+    let_go_of_frames,
+    must_be_idle,
+    resolved,
+    session_of,
 )
+from ._cancel import send
+from ._handles import pgconn_behind
+from ._leases import take_back
+from ._network import network_defaults
 
 
-class _Common(Generic[C]):
-    """The parts of both adapters that do not wait.
-
-    Args:
-        conninfo: the connection string, or a callable that gives it.
-        connection_class: what to call `connect` on.
-        kwargs: arguments of `connect`, or a callable that gives them.
-        configure: called with a new connection.
-        check: called with a connection before it is lent.
-        reset: called with a connection that was returned; or "clean".
-
-    Raises:
-        ValueError: `reset` is another string.
-    """
-
-    _new_lock: Callable[[], Any]
-    """Make a lock as psycopg's connections have."""
-
-    def __init__(
-        self,
-        conninfo: Any,
-        connection_class: type[C],
-        kwargs: Any,
-        configure: Callable[[C], Any] | None,
-        check: Callable[[C], Any],
-        reset: Callable[[C], Any] | str | None,
-    ) -> None:
-        if isinstance(reset, str) and reset != "clean":
-            raise ValueError(f"reset must be a function or 'clean', not {reset!r}")
-        self.conninfo = conninfo
-        self.connection_class = connection_class
-        self.kwargs = kwargs
-        # What callbacks see in `conn._pool`. Set by the pool, weakly.
-        self.pool: Callable[[], Any] = lambda: None
-        self._configure = configure
-        self._check = check
-        self._reset = reset
-        self._errors: ConnectErrors | None = None
-        # What is to be told to the server about connections that were cut off.
-        self._requests: WeakKeyDictionary[PGconn, Request] = WeakKeyDictionary()
-
-    def is_clean(self, conn: C, /) -> bool:
-        """Tell whether the connection can be lent again as it is."""
-        return (
-            _session(conn).pgconn.transaction_status == IDLE
-            and conn._pipeline is None
-            and self._reset is None
-        )
-
-    def is_alive(self, conn: C, /) -> bool:
-        """Tell, without a round trip, whether the server has closed the connection."""
-        session: Session[Any] = conn._edgepool  # type: ignore[attr-defined]
-        pgconn = session.pgconn
-        if pgconn.status != OK:
-            return False
-        # A socket that is readable while nothing was asked has news: the end of the
-        # session, or only a notice, a notification or a changed parameter.
-        if not session.readable(0):
-            return True
-        with self._in_hand(conn):
-            return survives_news(pgconn, session.readable)
-
-    def abort(self, conn: C, /) -> None:
-        """Shut the socket down, so that whoever waits for the server gets an error.
-
-        Closing the connection instead, while somebody uses it, would free the memory
-        that libpq is working on. What the server is doing is for `cancel` to end.
-        """
-        pgconn = pgconn_behind(conn)
-        if pgconn is None:
-            return
-        if (request := request_cancel(pgconn)) is not None:
-            self._requests[pgconn] = request
-        with suppress(OSError, psycopg.Error):
-            twin = socket.socket(fileno=os.dup(pgconn.socket))
-            with twin:
-                twin.shutdown(socket.SHUT_RDWR)
-
-    def closes_at_once(self, conn: C, /) -> bool:
-        """Tell whether there is nothing to wait for in closing the connection.
-
-        psycopg's own `close` puts a farewell into the socket's buffer, and that is all.
-        """
-        close: object = getattr(type(conn), "close", None)
-        own = close in (psycopg.Connection.close, psycopg.AsyncConnection.close)
-        pgconn = pgconn_behind(conn)
-        at_work = pgconn is not None and (
-            pgconn in self._requests or pgconn.transaction_status == ACTIVE
-        )
-        return own and not at_work
-
-    def _take_request(self, pgconn: PGconn) -> Request | None:
-        """Return the request to cancel that is to be sent, once."""
-        return self._requests.pop(pgconn, None) or request_cancel(pgconn)
-
-    def disown(self, conn: C, /) -> None:
-        """Cut it off from its session, in a forked child, and have its use raise."""
-        disown(conn, self._name)
-
-    def introduce(self, entry: Entry[C], conn: C) -> None:
-        """Make a new connection, as `configure` has left it, and its entry a pair."""
-        self._begin_session(conn)
-        _session(conn).settle_in(conn, entry)
-
-    def _begin_session(self, conn: C) -> None:
-        """Take note of what every borrower is to find."""
-        pool = self.pool()
-        returns = None if pool is None or not pool.close_returns else self._returning
-        conn._edgepool_opened_by = os.getpid()  # type: ignore[attr-defined]
-        conn._edgepool = Session(  # type: ignore[attr-defined]
-            conn,
-            watch(conn.pgconn.socket),
-            self._new_lock,
-            returns,
-        )
-        if returns is not None:
-            conn.close = returns(ref(conn))  # type: ignore[attr-defined]
-
-    @contextmanager
-    def _in_hand(self, conn: C) -> Generator[C, None, None]:
-        """Use a connection that is not lent, for the pool's own purposes."""
-        session = _session(conn)
-        conn = renewed(conn)
-        conn.pgconn = session.pgconn
-        conn._pool = self.pool()
-        try:
-            yield conn
-        finally:
-            conn._pool = None
-            conn.pgconn = session.refusal
-
-    @property
-    def _name(self) -> str:
-        pool = self.pool()
-        return pool.name if pool is not None else "a pool that is gone"
-
-    def _connect_errors(self) -> ConnectErrors:
-        if self._errors is None:
-            # Imported when a connect fails: it is a tenth of the package's import.
-            from ._connect_errors import ConnectErrors
-
-            self._errors = ConnectErrors()
-        return self._errors
-
-    def _returning(self, conn: Callable[[], C | None]) -> Callable[[], Any]:
-        """Make a `close` that returns the connection to the pool.
-
-        psycopg has one since 3.3, but it does nothing once the connection is broken,
-        and so would lose the place of each connection that breaks while it is lent.
-        """
-        raise NotImplementedError
-
-    def _hopeless(self, conn: C) -> bool:
-        """Tell whether a returned connection can only be closed."""
-        status = _session(conn).pgconn.transaction_status
-        inside = conn._pipeline is not None or conn._tpc
-        if inside or status in (ACTIVE, UNKNOWN):
-            log.warning(
-                "%s: closing what came back in mid-operation: %s", self._name, conn
-            )
-            return True
-        return False
-
-    def _tidying(self, conn: C) -> PQGen[None] | None:
-        """Return what the pool itself does about a returned connection."""
-        clean = CLEAN if self._reset == "clean" else b""
-        if conn.pgconn.transaction_status != IDLE:
-            log.warning("%s: rolling back a returned connection: %s", self._name, conn)
-        elif not clean:
-            return None
-        return tidied(conn, clean)
-
-    @property
-    def _callback_on_reset(self) -> tuple[str, Callable[[C], Any] | None]:
-        """What of the user's is called with a returned connection."""
-        # What `configure` had set, it has to set again after a clean-up.
-        if isinstance(self._reset, str):
-            return "configure", self._configure
-        return "reset", self._reset
-
-
-def _session(conn: C) -> Session[C]:
-    session: Any = conn._edgepool  # type: ignore[attr-defined]
-    return cast("Session[C]", session)
-
-
-def _is_quiet(conn: BaseConnection[Any]) -> bool:
-    return conn.pgconn.transaction_status == IDLE and conn._pipeline is None
-
-
-def _must_be_idle(conn: BaseConnection[Any], kind: str, callback: object) -> None:
-    status = conn.pgconn.transaction_status
-    if status != IDLE:
-        raise psycopg.ProgrammingError(
-            f"connection left in status {TransactionStatus(status).name}"
-            f" by {kind} function {callback}: discarded"
-        )
-
-
-def _attempted(conninfo: str, kwargs: dict[str, Any]) -> str:
-    """Return the whole of what libpq was given, as one connection string."""
-    given = {k: v for k, v in kwargs.items() if k not in NOT_LIBPQ}
-    try:
-        return make_conninfo(conninfo, **given)
-    except psycopg.Error:
-        return ""
-
-
-def _let_go_of_frames(error: BaseException) -> None:
-    """Drop the traceback of a failed connect: its frames hold what is half open.
-
-    They would until the next collection of garbage, and the server may let that in yet:
-    one session too many. Bugs keep theirs.
-    """
-    if isinstance(error, psycopg.Error) or not isinstance(error, Exception):
-        error.__traceback__ = None
-
-
-class ConnectionAdapter(_Common[CT]):
+class ConnectionAdapter(CommonAdapter[CT]):
     """How a pool of threads handles psycopg's connections."""
 
     _new_lock = staticmethod(threading.Lock)
 
     def connect(self) -> CT:
         """Open a connection."""
-        conninfo: str = _resolved(self.conninfo) or ""
-        kwargs: dict[str, Any] = _resolved(self.kwargs) or {}
+        conninfo: str = resolved(self.conninfo) or ""
+        kwargs: dict[str, Any] = resolved(self.kwargs) or {}
         kwargs = {**network_defaults(conninfo, kwargs), **kwargs}
         try:
             conn: CT = self.connection_class.connect(conninfo, **kwargs)
         except BaseException as error:
-            _let_go_of_frames(error)
+            let_go_of_frames(error)
             if not isinstance(error, psycopg.Error):
                 raise error
-            attempted = _attempted(conninfo, kwargs)
+            whole = attempted(conninfo, kwargs)
             errors = self._connect_errors()
             cause = errors.without_secrets(error)
-            if errors.permanent(error, attempted, ASK_AGAIN):
+            if errors.permanent(error, whole, ASK_AGAIN):
                 raise PermanentError(str(cause)) from cause
             raise cause from None
         conn._pool = None
@@ -321,7 +65,7 @@ class ConnectionAdapter(_Common[CT]):
         conn._pool = self.pool()
         try:
             self._configure(conn)
-            _must_be_idle(conn, "configure", self._configure)
+            must_be_idle(conn, "configure", self._configure)
         except psycopg.ProgrammingError as error:
             raise PermanentError(str(error)) from error
         finally:
@@ -343,8 +87,8 @@ class ConnectionAdapter(_Common[CT]):
             kind, callback = self._callback_on_reset
             if callback is not None:
                 callback(mine)
-                _must_be_idle(mine, kind, callback)
-                _session(mine).restore(mine)
+                must_be_idle(mine, kind, callback)
+                session_of(mine).restore(mine)
             return mine.pgconn.transaction_status == IDLE
 
     def _returning(self, conn: Callable[[], CT | None]) -> Callable[[], None]:
@@ -354,7 +98,7 @@ class ConnectionAdapter(_Common[CT]):
             if mine is None or pool is None:
                 return  # returned already; the pool itself closes it otherwise
             if pool.close_returns:
-                pool._take_back(mine, _getframe(1), clean=_is_quiet(mine))
+                take_back(pool, mine, _getframe(1))
             else:
                 type(mine).close(mine)
 
@@ -372,101 +116,3 @@ class ConnectionAdapter(_Common[CT]):
         if (pgconn := pgconn_behind(conn)) is not None:
             conn.pgconn = pgconn
         type(conn).close(conn)
-
-
-class AsyncConnectionAdapter(_Common[ACT]):
-    """How a pool of tasks handles psycopg's asyncio connections."""
-
-    _new_lock = staticmethod(asyncio.Lock)
-
-    async def connect(self) -> ACT:
-        """Open a connection."""
-        conninfo: str = await _awaited(_resolved(self.conninfo)) or ""
-        kwargs: dict[str, Any] = await _awaited(_resolved(self.kwargs)) or {}
-        kwargs = {**network_defaults(conninfo, kwargs), **kwargs}
-        try:
-            conn: ACT = await self.connection_class.connect(conninfo, **kwargs)
-        except BaseException as error:
-            _let_go_of_frames(error)
-            if not isinstance(error, psycopg.Error):
-                raise error
-            attempted = _attempted(conninfo, kwargs)
-            errors = self._connect_errors()
-            cause = errors.without_secrets(error)
-            if await errors.permanent_async(error, attempted, ASK_AGAIN):
-                raise PermanentError(str(cause)) from cause
-            raise cause from None
-        conn._pool = None
-        return conn
-
-    @property
-    def configure(self) -> Callable[[ACT], Any] | None:
-        """How to have the user configure a new connection, if that is wanted."""
-        return None if self._configure is None else self._have_configured
-
-    async def _have_configured(self, conn: ACT, /) -> None:
-        assert self._configure is not None
-        conn._pool = self.pool()
-        try:
-            await self._configure(conn)
-            _must_be_idle(conn, "configure", self._configure)
-        except psycopg.ProgrammingError as error:
-            raise PermanentError(str(error)) from error
-        finally:
-            conn._pool = None
-
-    async def check(self, conn: ACT, /) -> None:
-        """Run the user's check, or an empty query; raise if that fails."""
-        with self._in_hand(conn) as mine:
-            await self._check(mine)
-
-    async def reset(self, conn: ACT, /) -> bool:
-        """Roll back what is open; clean the session, or run the user's reset."""
-        if self._hopeless(conn):
-            return False
-        with self._in_hand(conn) as mine:
-            if (tidying := self._tidying(mine)) is not None:
-                async with mine.lock:
-                    await mine.wait(tidying)
-            kind, callback = self._callback_on_reset
-            if callback is not None:
-                await callback(mine)
-                _must_be_idle(mine, kind, callback)
-                _session(mine).restore(mine)
-            return mine.pgconn.transaction_status == IDLE
-
-    def _returning(self, conn: Callable[[], ACT | None]) -> Callable[[], Any]:
-        async def close() -> None:
-            mine = conn()
-            pool: Any = None if mine is None else mine._pool
-            if mine is None or pool is None:
-                return  # returned already; the pool itself closes it otherwise
-            if pool.close_returns:
-                pool._take_back(mine, _getframe(1), clean=_is_quiet(mine))
-            else:
-                await type(mine).close(mine)
-
-        return close
-
-    async def cancel(self, conn: ACT, /) -> None:
-        """Have the server end what it is doing for what is to be closed."""
-        pgconn = pgconn_behind(conn)
-        if pgconn is not None and (request := self._take_request(pgconn)) is not None:
-            await send_async(request, pgconn)
-
-    async def close(self, conn: ACT, /) -> None:
-        """Close it for real, whatever `close_returns` says."""
-        conn._pool = None
-        if (pgconn := pgconn_behind(conn)) is not None:
-            conn.pgconn = pgconn
-        await type(conn).close(conn)
-
-
-def _resolved(value: Any) -> Any:
-    """Return a value, or what a function gives."""
-    return value() if callable(value) else value
-
-
-async def _awaited(value: Any) -> Any:
-    """Return a value, or what awaiting it gives."""
-    return await value if isawaitable(value) else value

@@ -11,12 +11,10 @@ from __future__ import annotations
 import warnings
 from contextlib import suppress
 from sys import _getframe
-from types import TracebackType
-from typing import Any, Generic, Literal, cast
+from typing import Literal, cast
 
 import psycopg_pool
 from psycopg import AsyncConnection
-from psycopg.pq import TransactionStatus
 from psycopg_pool.abc import (
     ACT,
     AsyncConnectFailedCB,
@@ -28,60 +26,9 @@ from psycopg_pool.abc import (
 from .._adapter import AsyncAdapter
 from .._async import AsyncPool
 from .._core import Nested
-from .._drivers.tasks import task_of
-from ._adapter import AsyncConnectionAdapter
+from ._async_adapter import AsyncConnectionAdapter
 from ._face import NullFace, PsycopgFace, own_engine
-
-# Plain ints compare faster than enums.
-IDLE = int(TransactionStatus.IDLE)
-
-
-class AsyncConnectionLease(Generic[ACT]):
-    """A borrower's claim on a connection, from `with` to its end."""
-
-    __slots__ = ("_conn", "_pool", "_timeout")
-
-    _conn: ACT
-
-    def __init__(self, pool: AsyncConnectionPool[ACT], timeout: float | None) -> None:
-        self._pool = pool
-        self._timeout = timeout
-
-    async def __aenter__(self) -> ACT:
-        pool = self._pool
-        engine = pool._engine
-        now = engine.clock()
-        owner = id(task_of(engine.loop))
-        entry = engine.core.borrow(now, owner)
-        if entry is None or now >= entry.due_at:
-            entry = await engine.settle(entry, now, self._timeout, owner)
-        self._conn = conn = pool._lend(entry)
-        if engine.tracker is None:
-            frame, note = _getframe(1), entry.tether.note
-            note.code, note.offset = frame.f_code, frame.f_lasti
-            note.returned = False
-        else:
-            engine.tracker.note(entry.tether, 1)
-        return conn
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
-    ) -> None:
-        conn, pool = self._conn, self._pool
-        if conn._pool is not pool:  # it was returned in the block
-            pool._refuse(conn)
-            return
-        # On an idle connection psycopg's exit would only commit nothing, for 1 µs.
-        if conn.pgconn.transaction_status == IDLE and conn._pipeline is None:
-            pool._take_back(conn, None, clean=True)
-            return
-        try:
-            await conn.__aexit__(exc_type, exc_val, exc_tb)
-        finally:
-            pool._take_back(conn, None, clean=False)
+from ._leases import AsyncConnectionLease, lend, take_back
 
 
 @own_engine
@@ -245,7 +192,7 @@ class AsyncConnectionPool(
         entry = engine.core.borrow(now, None)
         if entry is None or now >= entry.due_at:
             entry = await engine.settle(entry, now, timeout, None)
-        conn = self._lend(entry)
+        conn: ACT = lend(self, entry)
         if engine.tracker is not None:
             engine.tracker.note(entry.tether, 1)
         return conn
@@ -258,12 +205,7 @@ class AsyncConnectionPool(
         Raises:
             ValueError: it is not lent by this pool; says where it was returned.
         """
-        session: Any = getattr(conn, "_edgepool", None)
-        if session is None or conn._pool is not self:
-            self._refuse(conn)
-            return
-        idle = session.pgconn.transaction_status == IDLE and conn._pipeline is None
-        self._take_back(conn, _getframe(1), idle)
+        take_back(self, conn, _getframe(1))
 
     @staticmethod
     async def check_connection(conn: ACT) -> None:

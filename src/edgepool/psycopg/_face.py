@@ -7,20 +7,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from sys import getrefcount
-from time import monotonic
-from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 from weakref import ref
 
-from .._core import NEVER, PROBE_AFTER, STAGGER, Entry, Nested, PoolStatistics, Settings
+from .._core import NEVER, PROBE_AFTER, STAGGER, Nested, PoolStatistics, Settings
 from .._face import A, Face
-from ._adapter import C
-from ._forked import is_forked
-from ._handles import ALONE, Refusal, Session, renewed
+from ._adapter_base import C
 
 if TYPE_CHECKING:
-    from ._adapter import _Common
+    from ._adapter_base import CommonAdapter
 
 Cls = TypeVar("Cls", bound=type)
 
@@ -80,7 +75,7 @@ class PsycopgFace(Face[C, A]):
     close_returns: bool
 
     _engine: Any  # the driver of either colour
-    _adapter: _Common[C]
+    _adapter: CommonAdapter[C]
     _check: Any  # Django's own tests read it
     _keep_idle = True
 
@@ -111,7 +106,7 @@ class PsycopgFace(Face[C, A]):
     ) -> None:
         if num_workers < 1:
             raise ValueError(f"num_workers must be at least 1, not {num_workers}")
-        self._adapter = cast("_Common[C]", adapter)
+        self._adapter = cast("CommonAdapter[C]", adapter)
         self._check = check
         # Whether an idle connection that comes back needs no reset.
         self._returns_clean = reset is None
@@ -172,92 +167,6 @@ class PsycopgFace(Face[C, A]):
     @connection_class.setter
     def connection_class(self, value: type[C]) -> None:
         self._adapter.connection_class = value
-
-    # --- lending and returning ----------------------------------------------------
-
-    def _lend(self, entry: Entry[C]) -> C:
-        """Give the connection of a borrowed entry away: it is the borrower's now."""
-        if getrefcount(entry.resource) > ALONE:
-            renewed(entry.resource)
-        conn = entry.resource
-        session: Session[Any] = conn._edgepool  # type: ignore[attr-defined]
-        session.entry = entry
-        conn._pool = self  # type: ignore[assignment]
-        conn.pgconn = session.pgconn
-        # If he drops it, it is gone, and its place is free.
-        del entry.resource
-        return conn
-
-    def _take_back(self, conn: C, frame: FrameType | None, clean: bool) -> None:
-        """Return a lent connection.
-
-        Args:
-            conn: the connection.
-            frame: of the call that returns it; None at the end of a block.
-            clean: nothing is open on it.
-        """
-        mine: Any = conn
-        session: Session[C] = mine._edgepool
-        try:
-            entry = session.entry
-            del session.entry
-        except AttributeError:
-            raise self._not_lent(conn) from None
-        engine = self._engine
-        try:
-            entry.resource = conn
-            conn._pool = None
-            if frame is not None:
-                note = entry.tether.note
-                note.code, note.offset = frame.f_code, frame.f_lasti
-                note.returned = True
-            # `session.is_as_configured(conn)`, without the call.
-            if not (
-                conn._adapters is session.adapters
-                and conn._autocommit is session.autocommit
-                and conn._begin_statement is session.begin
-                and mine.row_factory is session.row_factory
-                and mine.cursor_factory is session.cursor_factory
-                and mine.server_cursor_factory is session.server_cursor_factory
-                and conn._prepared.prepare_threshold == session.prepare_threshold
-                and not conn._notice_handlers
-                and not conn._notify_handlers
-            ):
-                session.restore(conn)
-            if not (clean and self._returns_clean):
-                renewed(conn)
-                engine.put(entry)
-                return
-            conn.pgconn = session.refusal
-        except BaseException:  # interrupted
-            engine.tell(engine.core.give_back_broken, entry)
-            raise
-        if (event := engine.core.give_back(monotonic(), entry)) is not None:
-            engine.tell(event, entry)
-
-    def _refuse(self, conn: C) -> None:
-        """Raise for a connection that is not lent; but not for a parent's, in a child.
-
-        That one was lent: the child has forked off with a copy of the borrower.
-        """
-        if not is_forked(conn):
-            raise self._not_lent(conn)
-
-    def _not_lent(self, conn: C) -> ValueError:
-        """Make the error for a connection that cannot be returned to this pool."""
-        pool = getattr(conn, "_pool", None)
-        if pool is not None and pool is not self:
-            why = f"it comes from pool {pool.name!r}"
-        elif hasattr(conn, "_edgepool"):
-            refusal: Any = conn.pgconn
-            # It is none yet if somebody else is returning it in this moment.
-            where = refusal.where() if isinstance(refusal, Refusal) else "just now"
-            why = f"it was returned already, {where}"
-        else:
-            why = "it doesn't come from any pool"
-        return ValueError(
-            f"can't return connection to pool {self.name!r}, {why}: {conn}"
-        )
 
     # --- statistics ---------------------------------------------------------------
 

@@ -1,0 +1,279 @@
+"""What the resource is: a psycopg connection, and psycopg_pool's callbacks on it.
+
+`CommonAdapter` has what does not wait, for both kinds of connection. `conn._pool`,
+`conn._pipeline` and the like are psycopg's own contract with a pool, private by name.
+"""
+
+# pyright: reportPrivateUsage=false, reportUnknownArgumentType=false
+# pyright: reportUnknownVariableType=false, reportUnknownMemberType=false
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from weakref import WeakKeyDictionary, ref
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+from psycopg.pq import ConnStatus, TransactionStatus
+
+from ._cancel import ACTIVE, request_cancel
+from ._forked import disown
+from ._handles import Session, pgconn_behind, renewed
+from ._liveness import survives_news, watch
+from ._session import CLEAN, tidied
+
+if TYPE_CHECKING:
+    from psycopg._connection_base import BaseConnection
+    from psycopg.abc import PQGen
+    from psycopg.pq.abc import PGconn
+
+    from .._core import Entry
+    from ._cancel import Request
+    from ._connect_errors import ConnectErrors
+C = TypeVar("C", bound="BaseConnection[Any]")
+
+log = logging.getLogger("edgepool.reset")
+
+# Plain ints compare faster than enums.
+IDLE = int(TransactionStatus.IDLE)
+OK = int(ConnStatus.OK)
+UNKNOWN = int(TransactionStatus.UNKNOWN)  # of a connection that is closed or lost
+
+# How long one more attempt may take that asks a server for the SQLSTATE of a refusal
+# which it gave in another language, in seconds.
+ASK_AGAIN = 5.0
+
+# Arguments of `connect` that psycopg keeps from libpq.
+NOT_LIBPQ = (
+    "autocommit",
+    "context",
+    "cursor_factory",
+    "prepare_threshold",
+    "row_factory",
+)
+
+
+class CommonAdapter(Generic[C]):
+    """The parts of both adapters that do not wait.
+
+    Args:
+        conninfo: the connection string, or a callable that gives it.
+        connection_class: what to call `connect` on.
+        kwargs: arguments of `connect`, or a callable that gives them.
+        configure: called with a new connection.
+        check: called with a connection before it is lent.
+        reset: called with a connection that was returned; or "clean".
+
+    Raises:
+        ValueError: `reset` is another string.
+    """
+
+    _new_lock: Callable[[], Any]
+    """Make a lock as psycopg's connections have."""
+
+    def __init__(
+        self,
+        conninfo: Any,
+        connection_class: type[C],
+        kwargs: Any,
+        configure: Callable[[C], Any] | None,
+        check: Callable[[C], Any],
+        reset: Callable[[C], Any] | str | None,
+    ) -> None:
+        if isinstance(reset, str) and reset != "clean":
+            raise ValueError(f"reset must be a function or 'clean', not {reset!r}")
+        self.conninfo = conninfo
+        self.connection_class = connection_class
+        self.kwargs = kwargs
+        # What callbacks see in `conn._pool`. Set by the pool, weakly.
+        self.pool: Callable[[], Any] = lambda: None
+        self._configure = configure
+        self._check = check
+        self._reset = reset
+        self._errors: ConnectErrors | None = None
+        # What is to be told to the server about connections that were cut off.
+        self._requests: WeakKeyDictionary[PGconn, Request] = WeakKeyDictionary()
+
+    def is_clean(self, conn: C, /) -> bool:
+        """Tell whether the connection can be lent again as it is."""
+        return (
+            session_of(conn).pgconn.transaction_status == IDLE
+            and conn._pipeline is None
+            and self._reset is None
+        )
+
+    def is_alive(self, conn: C, /) -> bool:
+        """Tell, without a round trip, whether the server has closed the connection."""
+        session: Session[Any] = conn._edgepool  # type: ignore[attr-defined]
+        pgconn = session.pgconn
+        if pgconn.status != OK:
+            return False
+        # A socket that is readable while nothing was asked has news: the end of the
+        # session, or only a notice, a notification or a changed parameter.
+        if not session.readable(0):
+            return True
+        with self._in_hand(conn):
+            return survives_news(pgconn, session.readable)
+
+    def abort(self, conn: C, /) -> None:
+        """Shut the socket down, so that whoever waits for the server gets an error.
+
+        Closing the connection instead, while somebody uses it, would free the memory
+        that libpq is working on. What the server is doing is for `cancel` to end.
+        """
+        pgconn = pgconn_behind(conn)
+        if pgconn is None:
+            return
+        if (request := request_cancel(pgconn)) is not None:
+            self._requests[pgconn] = request
+        with suppress(OSError, psycopg.Error):
+            twin = socket.socket(fileno=os.dup(pgconn.socket))
+            with twin:
+                twin.shutdown(socket.SHUT_RDWR)
+
+    def closes_at_once(self, conn: C, /) -> bool:
+        """Tell whether there is nothing to wait for in closing the connection.
+
+        psycopg's own `close` puts a farewell into the socket's buffer, and that is all.
+        """
+        close: object = getattr(type(conn), "close", None)
+        own = close in (psycopg.Connection.close, psycopg.AsyncConnection.close)
+        pgconn = pgconn_behind(conn)
+        at_work = pgconn is not None and (
+            pgconn in self._requests or pgconn.transaction_status == ACTIVE
+        )
+        return own and not at_work
+
+    def _take_request(self, pgconn: PGconn) -> Request | None:
+        """Return the request to cancel that is to be sent, once."""
+        return self._requests.pop(pgconn, None) or request_cancel(pgconn)
+
+    def disown(self, conn: C, /) -> None:
+        """Cut it off from its session, in a forked child, and have its use raise."""
+        disown(conn, self._name)
+
+    def introduce(self, entry: Entry[C], conn: C) -> None:
+        """Make a new connection, as `configure` has left it, and its entry a pair."""
+        self._begin_session(conn)
+        session_of(conn).settle_in(conn, entry)
+
+    def _begin_session(self, conn: C) -> None:
+        """Take note of what every borrower is to find."""
+        pool = self.pool()
+        returns = None if pool is None or not pool.close_returns else self._returning
+        conn._edgepool_opened_by = os.getpid()  # type: ignore[attr-defined]
+        conn._edgepool = Session(  # type: ignore[attr-defined]
+            conn,
+            watch(conn.pgconn.socket),
+            self._new_lock,
+            returns,
+        )
+        if returns is not None:
+            conn.close = returns(ref(conn))  # type: ignore[attr-defined]
+
+    @contextmanager
+    def _in_hand(self, conn: C) -> Generator[C, None, None]:
+        """Use a connection that is not lent, for the pool's own purposes."""
+        session = session_of(conn)
+        conn = renewed(conn)
+        conn.pgconn = session.pgconn
+        conn._pool = self.pool()
+        try:
+            yield conn
+        finally:
+            conn._pool = None
+            conn.pgconn = session.refusal
+
+    @property
+    def _name(self) -> str:
+        pool = self.pool()
+        return pool.name if pool is not None else "a pool that is gone"
+
+    def _connect_errors(self) -> ConnectErrors:
+        if self._errors is None:
+            # Imported when a connect fails: it is a tenth of the package's import.
+            from ._connect_errors import ConnectErrors
+
+            self._errors = ConnectErrors()
+        return self._errors
+
+    def _returning(self, conn: Callable[[], C | None]) -> Callable[[], Any]:
+        """Make a `close` that returns the connection to the pool.
+
+        psycopg has one since 3.3, but it does nothing once the connection is broken,
+        and so would lose the place of each connection that breaks while it is lent.
+        """
+        raise NotImplementedError
+
+    def _hopeless(self, conn: C) -> bool:
+        """Tell whether a returned connection can only be closed."""
+        status = session_of(conn).pgconn.transaction_status
+        inside = conn._pipeline is not None or conn._tpc
+        if inside or status in (ACTIVE, UNKNOWN):
+            log.warning(
+                "%s: closing what came back in mid-operation: %s", self._name, conn
+            )
+            return True
+        return False
+
+    def _tidying(self, conn: C) -> PQGen[None] | None:
+        """Return what the pool itself does about a returned connection."""
+        clean = CLEAN if self._reset == "clean" else b""
+        if conn.pgconn.transaction_status != IDLE:
+            log.warning("%s: rolling back a returned connection: %s", self._name, conn)
+        elif not clean:
+            return None
+        return tidied(conn, clean)
+
+    @property
+    def _callback_on_reset(self) -> tuple[str, Callable[[C], Any] | None]:
+        """What of the user's is called with a returned connection."""
+        # What `configure` had set, it has to set again after a clean-up.
+        if isinstance(self._reset, str):
+            return "configure", self._configure
+        return "reset", self._reset
+
+
+def session_of(conn: C) -> Session[C]:
+    """Return what the pool keeps for a connection."""
+    session: Any = conn._edgepool  # type: ignore[attr-defined]
+    return cast("Session[C]", session)
+
+
+def must_be_idle(conn: BaseConnection[Any], kind: str, callback: object) -> None:
+    """Raise if a callback of the user's has left something open."""
+    status = conn.pgconn.transaction_status
+    if status != IDLE:
+        raise psycopg.ProgrammingError(
+            f"connection left in status {TransactionStatus(status).name}"
+            f" by {kind} function {callback}: discarded"
+        )
+
+
+def attempted(conninfo: str, kwargs: dict[str, Any]) -> str:
+    """Return the whole of what libpq was given, as one connection string."""
+    given = {k: v for k, v in kwargs.items() if k not in NOT_LIBPQ}
+    try:
+        return make_conninfo(conninfo, **given)
+    except psycopg.Error:
+        return ""
+
+
+def let_go_of_frames(error: BaseException) -> None:
+    """Drop the traceback of a failed connect: its frames hold what is half open.
+
+    They would until the next collection of garbage, and the server may let that in yet:
+    one session too many. Bugs keep theirs.
+    """
+    if isinstance(error, psycopg.Error) or not isinstance(error, Exception):
+        error.__traceback__ = None
+
+
+def resolved(value: Any) -> Any:
+    """Return a value, or what a function gives."""
+    return value() if callable(value) else value

@@ -1,0 +1,124 @@
+"""How a pool of tasks handles psycopg's asyncio connections."""
+
+# pyright: reportPrivateUsage=false, reportUnknownArgumentType=false
+# pyright: reportUnknownVariableType=false, reportUnknownMemberType=false
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from inspect import isawaitable
+from sys import _getframe
+from typing import Any
+
+import psycopg
+from psycopg_pool.abc import ACT
+
+from .._adapter import PermanentError
+from ._adapter_base import (
+    ASK_AGAIN,
+    IDLE,
+    CommonAdapter,
+    attempted,
+    let_go_of_frames,
+    must_be_idle,
+    resolved,
+    session_of,
+)
+from ._cancel import send_async
+from ._handles import pgconn_behind
+from ._leases import take_back
+from ._network import network_defaults
+
+
+class AsyncConnectionAdapter(CommonAdapter[ACT]):
+    """How a pool of tasks handles psycopg's asyncio connections."""
+
+    _new_lock = staticmethod(asyncio.Lock)
+
+    async def connect(self) -> ACT:
+        """Open a connection."""
+        conninfo: str = await _awaited(resolved(self.conninfo)) or ""
+        kwargs: dict[str, Any] = await _awaited(resolved(self.kwargs)) or {}
+        kwargs = {**network_defaults(conninfo, kwargs), **kwargs}
+        try:
+            conn: ACT = await self.connection_class.connect(conninfo, **kwargs)
+        except BaseException as error:
+            let_go_of_frames(error)
+            if not isinstance(error, psycopg.Error):
+                raise error
+            whole = attempted(conninfo, kwargs)
+            errors = self._connect_errors()
+            cause = errors.without_secrets(error)
+            if await errors.permanent_async(error, whole, ASK_AGAIN):
+                raise PermanentError(str(cause)) from cause
+            raise cause from None
+        conn._pool = None
+        return conn
+
+    @property
+    def configure(self) -> Callable[[ACT], Any] | None:
+        """How to have the user configure a new connection, if that is wanted."""
+        return None if self._configure is None else self._have_configured
+
+    async def _have_configured(self, conn: ACT, /) -> None:
+        assert self._configure is not None
+        conn._pool = self.pool()
+        try:
+            await self._configure(conn)
+            must_be_idle(conn, "configure", self._configure)
+        except psycopg.ProgrammingError as error:
+            raise PermanentError(str(error)) from error
+        finally:
+            conn._pool = None
+
+    async def check(self, conn: ACT, /) -> None:
+        """Run the user's check, or an empty query; raise if that fails."""
+        with self._in_hand(conn) as mine:
+            await self._check(mine)
+
+    async def reset(self, conn: ACT, /) -> bool:
+        """Roll back what is open; clean the session, or run the user's reset."""
+        if self._hopeless(conn):
+            return False
+        with self._in_hand(conn) as mine:
+            if (tidying := self._tidying(mine)) is not None:
+                async with mine.lock:
+                    await mine.wait(tidying)
+            kind, callback = self._callback_on_reset
+            if callback is not None:
+                await callback(mine)
+                must_be_idle(mine, kind, callback)
+                session_of(mine).restore(mine)
+            return mine.pgconn.transaction_status == IDLE
+
+    def _returning(self, conn: Callable[[], ACT | None]) -> Callable[[], Any]:
+        async def close() -> None:
+            mine = conn()
+            pool: Any = None if mine is None else mine._pool
+            if mine is None or pool is None:
+                return  # returned already; the pool itself closes it otherwise
+            if pool.close_returns:
+                take_back(pool, mine, _getframe(1))
+            else:
+                await type(mine).close(mine)
+
+        return close
+
+    async def cancel(self, conn: ACT, /) -> None:
+        """Have the server end what it is doing for what is to be closed."""
+        pgconn = pgconn_behind(conn)
+        if pgconn is not None and (request := self._take_request(pgconn)) is not None:
+            await send_async(request, pgconn)
+
+    async def close(self, conn: ACT, /) -> None:
+        """Close it for real, whatever `close_returns` says."""
+        conn._pool = None
+        if (pgconn := pgconn_behind(conn)) is not None:
+            conn.pgconn = pgconn
+        await type(conn).close(conn)
+
+
+async def _awaited(value: Any) -> Any:
+    """Return a value, or what awaiting it gives."""
+    return await value if isawaitable(value) else value

@@ -1,0 +1,231 @@
+"""From a borrow to the return: the leases, and how a connection changes hands.
+
+`lend` and `take_back` are on every way; between them the connection is the borrower's.
+"""
+
+# Private by name, but psycopg's contract with a pool, and the pools' with their leases:
+# pyright: reportPrivateUsage=false, reportUnknownArgumentType=false
+# pyright: reportUnknownVariableType=false, reportUnknownMemberType=false
+
+from __future__ import annotations
+
+from _thread import get_ident
+from sys import _getframe, getrefcount
+from time import monotonic
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, Generic
+
+from psycopg.pq import TransactionStatus
+from psycopg_pool.abc import ACT, CT
+
+from .._core import Entry
+from .._drivers.tasks import task_of
+from ._adapter_base import C
+from ._forked import is_forked
+from ._handles import ALONE, Refusal, Session, renewed
+
+if TYPE_CHECKING:
+    from ._async_pool import AsyncConnectionPool
+    from ._face import PsycopgFace
+    from ._pool import ConnectionPool
+
+# Plain ints compare faster than enums.
+IDLE = int(TransactionStatus.IDLE)
+
+
+def lend(pool: PsycopgFace[C, Any], entry: Entry[C]) -> C:
+    """Give the connection of a borrowed entry away: it is the borrower's now."""
+    if getrefcount(entry.resource) > ALONE:
+        renewed(entry.resource)
+    conn = entry.resource
+    session: Session[Any] = conn._edgepool  # type: ignore[attr-defined]
+    session.entry = entry
+    conn._pool = pool  # type: ignore[assignment]
+    conn.pgconn = session.pgconn
+    # If he drops it, it is gone, and its place is free.
+    del entry.resource
+    return conn
+
+
+def take_back(
+    pool: PsycopgFace[C, Any],
+    conn: C,
+    frame: FrameType | None,
+    clean: bool | None = None,
+) -> None:
+    """Return a lent connection.
+
+    Args:
+        pool: which has lent it.
+        conn: the connection.
+        frame: of the call that returns it; None at the end of a block.
+        clean: nothing is open on it. None: to be seen.
+
+    Raises:
+        ValueError: it is not lent by this pool; says where it was returned.
+    """
+    mine: Any = conn
+    try:
+        session: Session[C] = mine._edgepool
+        if mine._pool is not pool:
+            raise AttributeError
+        entry = session.entry
+        del session.entry
+    except AttributeError:
+        _refuse(pool, conn)
+        return
+    if clean is None:
+        clean = session.pgconn.transaction_status == IDLE and conn._pipeline is None
+    engine = pool._engine
+    try:
+        entry.resource = conn
+        conn._pool = None
+        if frame is not None:
+            note = entry.tether.note
+            note.code, note.offset = frame.f_code, frame.f_lasti
+            note.returned = True
+        # `session.is_as_configured(conn)`, without the call.
+        if not (
+            conn._adapters is session.adapters
+            and conn._autocommit is session.autocommit
+            and conn._begin_statement is session.begin
+            and mine.row_factory is session.row_factory
+            and mine.cursor_factory is session.cursor_factory
+            and mine.server_cursor_factory is session.server_cursor_factory
+            and conn._prepared.prepare_threshold == session.prepare_threshold
+            and not conn._notice_handlers
+            and not conn._notify_handlers
+        ):
+            session.restore(conn)
+        if not (clean and pool._returns_clean):
+            renewed(conn)
+            engine.put(entry)
+            return
+        conn.pgconn = session.refusal
+    except BaseException:  # interrupted
+        engine.tell(engine.core.give_back_broken, entry)
+        raise
+    if (event := engine.core.give_back(monotonic(), entry)) is not None:
+        engine.tell(event, entry)
+
+
+def _refuse(pool: PsycopgFace[C, Any], conn: C) -> None:
+    """Raise for a connection that is not lent; but not for a parent's, in a child.
+
+    That one was lent: the child has forked off with a copy of the borrower.
+    """
+    if not is_forked(conn):
+        raise _not_lent(pool, conn)
+
+
+def _not_lent(pool: PsycopgFace[C, Any], conn: C) -> ValueError:
+    """Make the error for a connection that cannot be returned to this pool."""
+    its = getattr(conn, "_pool", None)
+    if its is not None and its is not pool:
+        why = f"it comes from pool {its.name!r}"
+    elif hasattr(conn, "_edgepool"):
+        refusal: Any = conn.pgconn
+        # It is none yet if somebody else is returning it in this moment.
+        where = refusal.where() if isinstance(refusal, Refusal) else "just now"
+        why = f"it was returned already, {where}"
+    else:
+        why = "it doesn't come from any pool"
+    return ValueError(f"can't return connection to pool {pool.name!r}, {why}: {conn}")
+
+
+class ConnectionLease(Generic[CT]):
+    """A borrower's claim on a connection, from `with` to its end."""
+
+    __slots__ = ("_conn", "_pool", "_timeout")
+
+    _conn: CT
+
+    def __init__(self, pool: ConnectionPool[CT], timeout: float | None) -> None:
+        self._pool = pool
+        self._timeout = timeout
+
+    def __enter__(self) -> CT:
+        pool = self._pool
+        engine = pool._engine
+        now = monotonic()
+        owner = get_ident()
+        entry = engine.core.borrow(now, owner)
+        if entry is None or now >= entry.due_at:
+            entry = engine.settle(entry, now, self._timeout, owner)
+        conn: CT = lend(pool, entry)
+        self._conn = conn
+        if engine.tracker is None:
+            frame, note = _getframe(1), entry.tether.note
+            note.code, note.offset = frame.f_code, frame.f_lasti
+            note.returned = False
+        else:
+            engine.tracker.note(entry.tether, 1)
+        return conn
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        conn, pool = self._conn, self._pool
+        if conn._pool is not pool:  # it was returned in the block
+            _refuse(pool, conn)
+            return
+        # On an idle connection psycopg's exit would only commit nothing, for 1 µs.
+        if conn.pgconn.transaction_status == IDLE and conn._pipeline is None:
+            take_back(pool, conn, None, clean=True)
+            return
+        try:
+            conn.__exit__(exc_type, exc_val, exc_tb)
+        finally:
+            take_back(pool, conn, None, clean=False)
+
+
+class AsyncConnectionLease(Generic[ACT]):
+    """A borrower's claim on a connection, from `with` to its end."""
+
+    __slots__ = ("_conn", "_pool", "_timeout")
+
+    _conn: ACT
+
+    def __init__(self, pool: AsyncConnectionPool[ACT], timeout: float | None) -> None:
+        self._pool = pool
+        self._timeout = timeout
+
+    async def __aenter__(self) -> ACT:
+        pool = self._pool
+        engine = pool._engine
+        now = engine.clock()
+        owner = id(task_of(engine.loop))
+        entry = engine.core.borrow(now, owner)
+        if entry is None or now >= entry.due_at:
+            entry = await engine.settle(entry, now, self._timeout, owner)
+        conn: ACT = lend(pool, entry)
+        self._conn = conn
+        if engine.tracker is None:
+            frame, note = _getframe(1), entry.tether.note
+            note.code, note.offset = frame.f_code, frame.f_lasti
+            note.returned = False
+        else:
+            engine.tracker.note(entry.tether, 1)
+        return conn
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        conn, pool = self._conn, self._pool
+        if conn._pool is not pool:  # it was returned in the block
+            _refuse(pool, conn)
+            return
+        # On an idle connection psycopg's exit would only commit nothing, for 1 µs.
+        if conn.pgconn.transaction_status == IDLE and conn._pipeline is None:
+            take_back(pool, conn, None, clean=True)
+            return
+        try:
+            await conn.__aexit__(exc_type, exc_val, exc_tb)
+        finally:
+            take_back(pool, conn, None, clean=False)
