@@ -354,18 +354,24 @@ PROGRAMS = {
 }
 
 
-@pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS.keys())
-def test_a_program_that_does_not_clean_up_ends_at_once(program):
-    program = dedent(program) + "\nprint('the end')\n"
-
-    run = subprocess.run(
-        [sys.executable, *DEV_MODE, "-W", "error", "-c", program],
+def ended(program, options=()):
+    """Run a program; give how it ended."""
+    return subprocess.run(
+        [sys.executable, *options, "-W", "error", "-c", program],
         env=os.environ | {"PYTHONPATH": SOURCES},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=GUARD,
+        check=False,
     )
+
+
+@pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS.keys())
+def test_a_program_that_does_not_clean_up_ends_at_once(program):
+    program = dedent(program) + "\nprint('the end')\n"
+
+    run = ended(program, DEV_MODE)
 
     assert ("", 0) == (run.stderr, run.returncode)
     assert "the end" in run.stdout
@@ -383,14 +389,7 @@ def test_a_program_that_a_signal_ends_is_ended_at_once():
             os.kill(os.getpid(), signal.SIGTERM)
             pool.borrow(FOREVER).__enter__()
     """
-    run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", dedent(THREADS) + dedent(program)],
-        env=os.environ | {"PYTHONPATH": SOURCES},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=GUARD,
-    )
+    run = ended(dedent(THREADS) + dedent(program))
 
     assert ("the end\n", "", -signal.SIGTERM) == (
         run.stdout,
@@ -411,13 +410,6 @@ def test_a_program_that_ctrl_c_ends_ends_at_once():
         signal.setitimer(signal.ITIMER_REAL, 0.05)
         pool.borrow(FOREVER).__enter__()
     """
-    run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", dedent(THREADS) + dedent(program)],
-        env=os.environ | {"PYTHONPATH": SOURCES},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=GUARD,
-    )
+    run = ended(dedent(THREADS) + dedent(program))
 
     assert "KeyboardInterrupt" == run.stderr.splitlines()[-1]

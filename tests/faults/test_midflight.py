@@ -8,6 +8,7 @@ import random
 import signal
 import threading
 import time
+from functools import partial
 
 import psycopg
 import pytest
@@ -178,18 +179,17 @@ async def test_an_old_libpq_is_not_waited_for(
         await conserved(pool, server, application_name(conninfo))
 
 
+async def sleeping_while(slow, conn):
+    await execute(conn, "select pg_sleep(60)" if slow else "select 1")
+    await result(conn.rollback())
+
+
 async def test_a_check_that_is_cut_off_is_ended_on_the_server(
     colour, conninfo, server, sessions
 ):
     slow = [True]
-
-    async def check(conn):
-        await execute(conn, "select pg_sleep(60)" if slow else "select 1")
-        await result(conn.rollback())
-
-    async with colour.pool(
-        conninfo, min_size=1, max_size=1, check=colour.callback(check)
-    ) as pool:
+    check = colour.callback(partial(sleeping_while, slow))
+    async with colour.pool(conninfo, min_size=1, max_size=1, check=check) as pool:
         error, _ = await borrow_error(pool, timeout=0.3)
         assert isinstance(error, psycopg.OperationalError)
         await ended_at_once(sessions)
@@ -197,40 +197,19 @@ async def test_a_check_that_is_cut_off_is_ended_on_the_server(
         await conserved(pool, server, application_name(conninfo))
 
 
-async def test_a_reset_that_is_cut_off_is_ended_on_the_server(
-    colour, conninfo, server, sessions, monkeypatch
+@pytest.mark.parametrize(
+    ("step", "limit"), [("reset", "ROUND_TRIP"), ("configure", "CONFIGURE")]
+)
+async def test_a_step_that_is_cut_off_is_ended_on_the_server(
+    colour, conninfo, server, sessions, monkeypatch, step, limit
 ):
-    monkeypatch.setattr(_flows, "ROUND_TRIP", 0.3)
+    monkeypatch.setattr(_flows, limit, 0.3)
     slow = [True]
-
-    async def reset(conn):
-        await execute(conn, "select pg_sleep(60)" if slow else "select 1")
-        await result(conn.rollback())
-
-    async with colour.pool(
-        conninfo, min_size=1, max_size=1, reset=colour.callback(reset)
-    ) as pool:
-        async with borrowed(pool, 1):
-            pass
-        await eventually(lambda: sessions.states["active"])
-        slow.clear()
-        await ended_at_once(sessions)
-        await conserved(pool, server, application_name(conninfo))
-
-
-async def test_a_configure_that_is_cut_off_is_ended_on_the_server(
-    colour, conninfo, server, sessions, monkeypatch
-):
-    monkeypatch.setattr(_flows, "CONFIGURE", 0.3)
-    slow = [True]
-
-    async def configure(conn):
-        await execute(conn, "select pg_sleep(60)" if slow else "select 1")
-        await result(conn.rollback())
-
-    async with colour.pool(
-        conninfo, min_size=1, max_size=1, configure=colour.callback(configure)
-    ) as pool:
+    arguments = {step: colour.callback(partial(sleeping_while, slow))}
+    async with colour.pool(conninfo, min_size=1, max_size=1, **arguments) as pool:
+        if step == "reset":
+            async with borrowed(pool, 1):
+                pass
         await eventually(lambda: sessions.states["active"])
         slow.clear()
         await ended_at_once(sessions)

@@ -25,9 +25,7 @@ from ._forked import is_forked
 from ._handles import ALONE, Refusal, Session, renewed
 
 if TYPE_CHECKING:
-    from ._async_pool import AsyncConnectionPool
     from ._face import PsycopgFace
-    from ._pool import ConnectionPool
 
 # Plain ints compare faster than enums.
 IDLE = int(TransactionStatus.IDLE)
@@ -133,16 +131,20 @@ def _not_lent(pool: PsycopgFace[C, Any], conn: C) -> ValueError:
     return ValueError(f"can't return connection to pool {pool.name!r}, {why}: {conn}")
 
 
-class ConnectionLease(Generic[CT]):
-    """A borrower's claim on a connection, from `with` to its end."""
-
+class _Lease(Generic[C]):
     __slots__ = ("_conn", "_pool", "_timeout")
 
-    _conn: CT
+    _conn: Any
 
-    def __init__(self, pool: ConnectionPool[CT], timeout: float | None) -> None:
+    def __init__(self, pool: PsycopgFace[C, Any], timeout: float | None) -> None:
         self._pool = pool
         self._timeout = timeout
+
+
+class ConnectionLease(_Lease[CT]):
+    """A borrower's claim on a connection, from `with` to its end."""
+
+    __slots__ = ()
 
     def __enter__(self) -> CT:
         pool = self._pool
@@ -182,16 +184,10 @@ class ConnectionLease(Generic[CT]):
             take_back(pool, conn, None, clean=False)
 
 
-class AsyncConnectionLease(Generic[ACT]):
+class AsyncConnectionLease(_Lease[ACT]):
     """A borrower's claim on a connection, from `with` to its end."""
 
-    __slots__ = ("_conn", "_pool", "_timeout")
-
-    _conn: ACT
-
-    def __init__(self, pool: AsyncConnectionPool[ACT], timeout: float | None) -> None:
-        self._pool = pool
-        self._timeout = timeout
+    __slots__ = ()
 
     async def __aenter__(self) -> ACT:
         pool = self._pool
