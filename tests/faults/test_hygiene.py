@@ -382,7 +382,7 @@ async def test_a_failed_clean_up_closes_the_connection(
     async with colour.pool(conninfo, min_size=1, max_size=2, reset="clean") as pool:
         async with borrowed(pool, 1) as (conn,):
             monkeypatch.setattr(
-                "edgepool.psycopg._adapter.CLEAN", b"RESET ALL; SELECT 1/0"
+                "edgepool.psycopg._adapter_base.CLEAN", b"RESET ALL; SELECT 1/0"
             )
             first = pid(conn)
         await eventually(lambda: conn.closed)
@@ -401,12 +401,12 @@ async def test_a_clean_up_that_takes_too_long_closes_the_connection(
     slow = b"SELECT pg_sleep(60)"
     async with colour.pool(conninfo, min_size=1, max_size=1, reset="clean") as pool:
         async with borrowed(pool, 1) as (conn,):
-            monkeypatch.setattr("edgepool.psycopg._adapter.CLEAN", slow)
+            monkeypatch.setattr("edgepool.psycopg._adapter_base.CLEAN", slow)
             first = pid(conn)
         await eventually(lambda: conn.closed)
         # The server does not go on with it either.
         await eventually(lambda: first not in sessions.pids)
-        monkeypatch.setattr("edgepool.psycopg._adapter.CLEAN", b"RESET ALL")
+        monkeypatch.setattr("edgepool.psycopg._adapter_base.CLEAN", b"RESET ALL")
         await conserved(pool, server, application_name(conninfo))
 
 
@@ -417,7 +417,7 @@ async def test_a_session_that_ends_in_a_clean_up_is_replaced(
     async with colour.pool(conninfo, min_size=1, max_size=1, reset="clean") as pool:
         async with borrowed(pool, 1) as (conn,):
             first = pid(conn)
-            monkeypatch.setattr("edgepool.psycopg._adapter.CLEAN", slow)
+            monkeypatch.setattr("edgepool.psycopg._adapter_base.CLEAN", slow)
         await eventually(lambda: "SELECT pg_sleep(60)" in sessions.queries)
         monkeypatch.undo()
         sessions.terminate(first)
@@ -459,7 +459,7 @@ async def test_a_cancelled_clean_up_closes_the_connection(
         async with borrowed(pool, 1) as (conn,):
             first = pid(conn)
             monkeypatch.setattr(
-                "edgepool.psycopg._adapter.CLEAN", b"SELECT pg_sleep(60)"
+                "edgepool.psycopg._adapter_base.CLEAN", b"SELECT pg_sleep(60)"
             )
         await eventually(lambda: "SELECT pg_sleep(60)" in sessions.queries)
         monkeypatch.undo()

@@ -151,7 +151,7 @@ async def test_the_place_is_kept_until_the_server_was_told(
         await _cancel.send_async(*request)
 
     monkeypatch.setattr("edgepool.psycopg._adapter.send", waits)
-    monkeypatch.setattr("edgepool.psycopg._adapter.send_async", waits_async)
+    monkeypatch.setattr("edgepool.psycopg._async_adapter.send_async", waits_async)
     async with colour.pool(conninfo, min_size=1, max_size=1) as pool:
         conn = await result(pool.getconn())
         await query(conn)
