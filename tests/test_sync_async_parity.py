@@ -70,7 +70,7 @@ each_method = pytest.mark.parametrize(("sync", "asynchronous"), [*methods()])
 
 
 def function_of(method):
-    return method.__func__ if isinstance(method, staticmethod) else method
+    return getattr(method, "__func__", method)
 
 
 def annotation(value):

@@ -37,16 +37,17 @@ class ConnectionAdapter(CommonAdapter[CT]):
 
     def connect(self) -> CT:
         """Open a connection."""
-        conninfo: str = resolved(self.conninfo) or ""
+        dsn = self._dsn(resolved(self.conninfo))
         kwargs: dict[str, Any] = resolved(self.kwargs) or {}
-        kwargs = {**network_defaults(conninfo, kwargs), **kwargs}
+        added = {**dsn.connect, **network_defaults(dsn.conninfo, kwargs)}
+        kwargs = {**added, **kwargs}
         try:
-            conn: CT = self.connection_class.connect(conninfo, **kwargs)
+            conn: CT = self.connection_class.connect(dsn.conninfo, **kwargs)
         except BaseException as error:
             let_go_of_frames(error)
             if not isinstance(error, psycopg.Error):
                 raise error
-            whole = attempted(conninfo, kwargs)
+            whole = attempted(dsn.conninfo, kwargs)
             errors = self._connect_errors()
             cause = errors.without_secrets(error)
             if errors.permanent(error, whole, ASK_AGAIN):

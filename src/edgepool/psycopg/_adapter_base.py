@@ -21,7 +21,9 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.pq import ConnStatus, TransactionStatus
 
+from .._adapter import PermanentError
 from ._cancel import ACTIVE, request_cancel
+from ._dsn import NOT_LIBPQ, Dsn, parse
 from ._forked import disown
 from ._handles import Session, pgconn_behind, renewed
 from ._liveness import survives_news, watch
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound="BaseConnection[Any]")
 
 log = logging.getLogger("edgepool.reset")
+connect_log = logging.getLogger("edgepool.connect")
 
 # Plain ints compare faster than enums.
 IDLE = int(TransactionStatus.IDLE)
@@ -48,21 +51,12 @@ UNKNOWN = int(TransactionStatus.UNKNOWN)  # of a connection that is closed or lo
 # which it gave in another language, in seconds.
 ASK_AGAIN = 5.0
 
-# Arguments of `connect` that psycopg keeps from libpq.
-NOT_LIBPQ = (
-    "autocommit",
-    "context",
-    "cursor_factory",
-    "prepare_threshold",
-    "row_factory",
-)
-
 
 class CommonAdapter(Generic[C]):
     """The parts of both adapters that do not wait.
 
     Args:
-        conninfo: the connection string, or a callable that gives it.
+        conninfo: the DSN, or a callable that gives it.
         connection_class: what to call `connect` on.
         kwargs: arguments of `connect`, or a callable that gives them.
         configure: called with a new connection.
@@ -96,8 +90,24 @@ class CommonAdapter(Generic[C]):
         self._check = check
         self._reset = reset
         self._errors: ConnectErrors | None = None
+        self._has_warned = False
         # What is to be told to the server about connections that were cut off.
         self._requests: WeakKeyDictionary[PGconn, Request] = WeakKeyDictionary()
+
+    def _dsn(self, given: object) -> Dsn:
+        """Read the DSN of a connect."""
+        try:
+            dsn = parse(given)
+        except ValueError as error:
+            raise PermanentError(str(error)) from None
+        if dsn.arguments and callable(self.conninfo) and not self._has_warned:
+            self._has_warned = True
+            connect_log.warning(
+                "%s: no effect in what conninfo returns, give it to the pool: %s",
+                self._name,
+                ", ".join(dsn.origins.values()),
+            )
+        return dsn
 
     def is_clean(self, conn: C, /) -> bool:
         """Tell whether the connection can be lent again as it is."""

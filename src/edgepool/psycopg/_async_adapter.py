@@ -38,16 +38,17 @@ class AsyncConnectionAdapter(CommonAdapter[ACT]):
 
     async def connect(self) -> ACT:
         """Open a connection."""
-        conninfo: str = await _awaited(resolved(self.conninfo)) or ""
+        dsn = self._dsn(await _awaited(resolved(self.conninfo)))
         kwargs: dict[str, Any] = await _awaited(resolved(self.kwargs)) or {}
-        kwargs = {**network_defaults(conninfo, kwargs), **kwargs}
+        added = {**dsn.connect, **network_defaults(dsn.conninfo, kwargs)}
+        kwargs = {**added, **kwargs}
         try:
-            conn: ACT = await self.connection_class.connect(conninfo, **kwargs)
+            conn: ACT = await self.connection_class.connect(dsn.conninfo, **kwargs)
         except BaseException as error:
             let_go_of_frames(error)
             if not isinstance(error, psycopg.Error):
                 raise error
-            whole = attempted(conninfo, kwargs)
+            whole = attempted(dsn.conninfo, kwargs)
             errors = self._connect_errors()
             cause = errors.without_secrets(error)
             if await errors.permanent_async(error, whole, ASK_AGAIN):

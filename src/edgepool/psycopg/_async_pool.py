@@ -9,9 +9,10 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from contextlib import suppress
 from sys import _getframe
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import psycopg_pool
 from psycopg import AsyncConnection
@@ -26,6 +27,7 @@ from psycopg_pool.abc import (
 from .._adapter import AsyncAdapter
 from .._async import AsyncPool
 from .._core import Nested
+from ._arguments import takes_dsn
 from ._async_adapter import AsyncConnectionAdapter
 from ._face import NullFace, PsycopgFace, own_engine
 from ._leases import AsyncConnectionLease, lend, take_back
@@ -43,8 +45,9 @@ class AsyncConnectionPool(
     them. What is different on purpose: docs/how-to/from-psycopg-pool.md.
 
     Args:
-        conninfo: the connection string, or a function or coroutine function that gives
-            it for each connect.
+        conninfo: the connection string or another DSN, which may hold arguments that
+            the call does not give (docs/reference/dsn.md); or a function or coroutine
+            function that gives it for each connect.
         connection_class: the class of the connections; its `connect` is called.
         kwargs: further arguments of `connect`, or what gives them, in the same way.
         min_size: how many connections to keep open.
@@ -88,16 +91,20 @@ class AsyncConnectionPool(
             `PoolOverloaded`. Default: None, nobody is.
         shed_interval: it is an overload if for so many seconds nobody who waited was
             served within shed_target. Default: 1.
+        direct_conninfo: the way to the database past an external pooler, in the same
+            forms: for migrations, LISTEN, advisory locks and COPY. Default: None.
 
     Raises:
         ValueError: an argument is out of range; says which, its value and the limit.
+            Or the DSN is not one of PostgreSQL. There is no secret in it.
     """
 
     __module__ = "edgepool"
 
+    @takes_dsn
     def __init__(
         self,
-        conninfo: AsyncConninfoParam = "",
+        conninfo: AsyncConninfoParam | Mapping[str, Any] = "",
         *,
         connection_class: type[ACT] = cast("type[ACT]", AsyncConnection),  # noqa: B008
         kwargs: AsyncKwargsParam | None = None,
@@ -122,13 +129,14 @@ class AsyncConnectionPool(
         track_borrows: bool = False,
         shed_target: float | None = None,
         shed_interval: float = 1.0,
+        direct_conninfo: AsyncConninfoParam | Mapping[str, Any] | None = None,
     ) -> None:
         if open:
             warnings.warn(
                 f"opening the async pool {type(self).__name__} in the constructor is"
                 " deprecated; use `await pool.open()` or `async with`",
                 RuntimeWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
         adapter = AsyncConnectionAdapter[ACT](
             conninfo,
@@ -160,6 +168,7 @@ class AsyncConnectionPool(
             track_borrows=track_borrows,
             shed_target=shed_target,
             shed_interval=shed_interval,
+            direct_conninfo=direct_conninfo,
         )
 
     def __del__(self) -> None:
@@ -239,9 +248,10 @@ class AsyncNullConnectionPool(
 
     __module__ = "edgepool"
 
+    @takes_dsn
     def __init__(
         self,
-        conninfo: AsyncConninfoParam = "",
+        conninfo: AsyncConninfoParam | Mapping[str, Any] = "",
         *,
         connection_class: type[ACT] = cast("type[ACT]", AsyncConnection),  # noqa: B008
         kwargs: AsyncKwargsParam | None = None,
@@ -266,6 +276,7 @@ class AsyncNullConnectionPool(
         track_borrows: bool = False,
         shed_target: float | None = None,
         shed_interval: float = 1.0,
+        direct_conninfo: AsyncConninfoParam | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(
             conninfo,
@@ -292,6 +303,7 @@ class AsyncNullConnectionPool(
             track_borrows=track_borrows,
             shed_target=shed_target,
             shed_interval=shed_interval,
+            direct_conninfo=direct_conninfo,
         )
 
     async def wait(self, timeout: float = 30.0) -> None:

@@ -5,14 +5,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 from weakref import ref
+
+from typing_extensions import Self
 
 from .._core import NEVER, PROBE_AFTER, STAGGER, Nested, PoolStatistics, Settings
 from .._face import A, Face
 from ._adapter_base import C
+from ._arguments import arguments_from, blamed, dsn_of, validate_direct
 
 if TYPE_CHECKING:
     from ._adapter_base import CommonAdapter
@@ -73,6 +77,7 @@ class PsycopgFace(Face[C, A]):
     """The part of a psycopg pool that neither waits nor works."""
 
     close_returns: bool
+    direct_conninfo: Any
 
     _engine: Any  # the driver of either colour
     _adapter: CommonAdapter[C]
@@ -103,6 +108,7 @@ class PsycopgFace(Face[C, A]):
         track_borrows: bool,
         shed_target: float | None,
         shed_interval: float,
+        direct_conninfo: Any,
     ) -> None:
         if num_workers < 1:
             raise ValueError(f"num_workers must be at least 1, not {num_workers}")
@@ -110,6 +116,8 @@ class PsycopgFace(Face[C, A]):
         self._check = check
         # Whether an idle connection that comes back needs no reset.
         self._returns_clean = reset is None
+        validate_direct(direct_conninfo)
+        self.direct_conninfo = direct_conninfo
         self.close_returns = close_returns
         self.num_workers = num_workers
         if max_connecting is None:
@@ -141,13 +149,47 @@ class PsycopgFace(Face[C, A]):
 
     # --- what connects ------------------------------------------------------------
 
+    @classmethod
+    def from_env(
+        cls,
+        variable: str = "DATABASE_URL",
+        *,
+        direct: str | None = None,
+        environ: Mapping[str, str] | None = None,
+        **arguments: Any,
+    ) -> Self:
+        """Make a pool as the environment has it.
+
+        `EDGEPOOL_MAX_SIZE`, `EDGEPOOL_TIMEOUT` and so on are arguments of the pool: all
+        that can be written down. Those that this call gives win, then the variables,
+        then what the DSN says, then the defaults. A variable that is empty counts as
+        not set.
+
+        Args:
+            variable: the variable that holds the DSN.
+            direct: the one that holds `direct_conninfo`. Default: `DIRECT_URL`, if it
+                is set.
+            environ: the variables. Default: those of the process.
+            arguments: as for the constructor, but for `conninfo`.
+
+        Raises:
+            ValueError: one of the two variables is not set; an `EDGEPOOL_` variable is
+                no argument, or cannot be one; or what the constructor raises.
+        """
+        init = cls.__init__
+        where = os.environ if environ is None else environ
+        dsn, found, origins = arguments_from(init, variable, direct, where, arguments)
+        with blamed(origins, arguments):
+            return cast("Self", cast("Any", cls)(dsn, **found))
+
     @property
     def conninfo(self) -> Any:
-        """The connection string, or what gives it; used from now on."""
+        """The DSN, or what gives it; used from now on, but for arguments in it."""
         return self._adapter.conninfo
 
     @conninfo.setter
     def conninfo(self, value: Any) -> None:
+        dsn_of(value)
         self._adapter.conninfo = value
 
     @property

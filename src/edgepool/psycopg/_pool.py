@@ -8,10 +8,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from sys import _getframe
 from time import monotonic
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import psycopg_pool
 from psycopg import Connection
@@ -27,6 +28,7 @@ from .._adapter import Adapter
 from .._core import Nested
 from .._sync import Pool
 from ._adapter import ConnectionAdapter
+from ._arguments import takes_dsn
 from ._face import NullFace, PsycopgFace, own_engine
 from ._leases import ConnectionLease, lend, take_back
 
@@ -41,7 +43,9 @@ class ConnectionPool(
     them. What is different on purpose: docs/how-to/from-psycopg-pool.md.
 
     Args:
-        conninfo: the connection string, or a callable that gives it for each connect.
+        conninfo: the connection string or another DSN, which may hold arguments that
+            the call does not give (docs/reference/dsn.md); or a callable that gives it
+            for each connect.
         connection_class: the class of the connections; its `connect` is called.
         kwargs: further arguments of `connect`, or a callable that gives them.
         min_size: how many connections to keep open.
@@ -83,16 +87,20 @@ class ConnectionPool(
             `PoolOverloaded`. Default: None, nobody is.
         shed_interval: it is an overload if for so many seconds nobody who waited was
             served within shed_target. Default: 1.
+        direct_conninfo: the way to the database past an external pooler, in the same
+            forms: for migrations, LISTEN, advisory locks and COPY. Default: None.
 
     Raises:
         ValueError: an argument is out of range; says which, its value and the limit.
+            Or the DSN is not one of PostgreSQL. There is no secret in it.
     """
 
     __module__ = "edgepool"
 
+    @takes_dsn
     def __init__(
         self,
-        conninfo: ConninfoParam = "",
+        conninfo: ConninfoParam | Mapping[str, Any] = "",
         *,
         connection_class: type[CT] = cast("type[CT]", Connection),  # noqa: B008
         kwargs: KwargsParam | None = None,
@@ -117,6 +125,7 @@ class ConnectionPool(
         track_borrows: bool = False,
         shed_target: float | None = None,
         shed_interval: float = 1.0,
+        direct_conninfo: ConninfoParam | Mapping[str, Any] | None = None,
     ) -> None:
         adapter = ConnectionAdapter[CT](
             conninfo,
@@ -148,6 +157,7 @@ class ConnectionPool(
             track_borrows=track_borrows,
             shed_target=shed_target,
             shed_interval=shed_interval,
+            direct_conninfo=direct_conninfo,
         )
 
     def __del__(self) -> None:
@@ -225,9 +235,10 @@ class NullConnectionPool(
 
     __module__ = "edgepool"
 
+    @takes_dsn
     def __init__(
         self,
-        conninfo: ConninfoParam = "",
+        conninfo: ConninfoParam | Mapping[str, Any] = "",
         *,
         connection_class: type[CT] = cast("type[CT]", Connection),  # noqa: B008
         kwargs: KwargsParam | None = None,
@@ -252,6 +263,7 @@ class NullConnectionPool(
         track_borrows: bool = False,
         shed_target: float | None = None,
         shed_interval: float = 1.0,
+        direct_conninfo: ConninfoParam | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(
             conninfo,
@@ -278,6 +290,7 @@ class NullConnectionPool(
             track_borrows=track_borrows,
             shed_target=shed_target,
             shed_interval=shed_interval,
+            direct_conninfo=direct_conninfo,
         )
 
     def wait(self, timeout: float = 30.0) -> None:

@@ -1,0 +1,109 @@
+"""One of Django's databases, as parameters of libpq and arguments of a pool."""
+
+# A Mapping that was recognised by isinstance:
+# pyright: reportUnknownVariableType=false
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from ._dsn_parameters import ARGUMENTS, Taken, did_you_mean, with_options
+
+# Backends of other databases. There are too many for PostgreSQL to know them by name.
+OTHERS: Final = re.compile(
+    "mysql|mariadb|oracle|sqlite|spatialite|mssql|sql_server|mongo|snowflake|dummy",
+    re.IGNORECASE,
+)
+
+NAMES: Final = {
+    "NAME": "dbname",
+    "USER": "user",
+    "PASSWORD": "password",
+    "HOST": "host",
+    "PORT": "port",
+}
+
+# psycopg.IsolationLevel
+LEVELS: Final = {
+    1: "read uncommitted",
+    2: "read committed",
+    3: "repeatable read",
+    4: "serializable",
+}
+
+# Arguments of a pool that cannot be written down, but can be in a dictionary.
+MORE_ARGUMENTS: Final = ("check", "configure", "connection_class", "reconnect_failed")
+
+
+class Found(NamedTuple):
+    """What a database of Django's says."""
+
+    parameters: dict[str, Any]
+    arguments: dict[str, Any]
+    origins: dict[str, str]
+
+
+def from_django(given: Mapping[Any, Any]) -> Found:
+    """Read one of Django's databases; of all of them, the default.
+
+    Raises:
+        ValueError: it is not one of PostgreSQL, or an entry cannot be.
+    """
+    if isinstance(default := given.get("default"), Mapping):
+        given = default
+    engine = str(given.get("ENGINE", ""))
+    if OTHERS.search(engine):
+        raise ValueError(f"ENGINE is not a backend of PostgreSQL: {engine!r}")
+
+    parameters: dict[str, Any] = {
+        ours: given[theirs]
+        for theirs, ours in NAMES.items()
+        if given.get(theirs) not in (None, "")
+    }
+    if "NAME" in given and given["NAME"] is None:  # Django's way to say just this
+        parameters["dbname"] = "postgres"
+    options: dict[str, Any] = dict(given.get("OPTIONS") or {})
+    pool = options.pop("pool", None)
+    # psycopg's usual cursors bind on the server.
+    options.pop("server_side_binding", None)
+    settings = _settings(options, given.get("TIME_ZONE"))
+    parameters = {**options, **parameters}
+    if settings:
+        parameters["options"] = with_options(options.get("options"), settings)
+    return Found(parameters, *_arguments(pool))
+
+
+def _settings(options: dict[str, Any], time_zone: object) -> dict[str, str]:
+    """Take out of the options what Django would set once it is connected."""
+    settings: dict[str, str] = {}
+    if (level := options.pop("isolation_level", None)) is not None:
+        if level not in LEVELS:
+            raise ValueError(
+                "isolation_level must be one of psycopg.IsolationLevel, 1 to 4,"
+                f" not {level!r}"
+            )
+        settings["default_transaction_isolation"] = LEVELS[level]
+    if role := options.pop("assume_role", None):
+        settings["role"] = str(role)
+    if time_zone:
+        settings["TimeZone"] = str(time_zone)
+    return settings
+
+
+def _arguments(pool: object) -> tuple[dict[str, Any], dict[str, str]]:
+    if not isinstance(pool, Mapping):  # True, which says no more than to have one
+        return {}, {}
+    entries = pool
+    known = {**ARGUMENTS, **dict.fromkeys(MORE_ARGUMENTS)}
+    taken = Taken("in OPTIONS['pool']")
+    arguments: dict[str, Any] = {}
+    for name, value in entries.items():
+        if name not in known:
+            hint = did_you_mean(str(name), known)
+            raise ValueError(f"OPTIONS['pool'] has no argument {name!r}{hint}")
+        taken.add(name, str(value))
+        written = isinstance(value, str) and name in ARGUMENTS
+        arguments[name] = taken.read(name, ARGUMENTS[name]) if written else value
+    return arguments, {name: taken.origin(name) for name in arguments}
