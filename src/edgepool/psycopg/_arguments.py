@@ -89,7 +89,7 @@ def _read(environ: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
         if not variable.startswith(PREFIX) or not text:
             continue
         if variable not in names:
-            hint = did_you_mean(variable, names)
+            hint = did_you_mean(variable, names, PREFIX)
             raise ValueError(f"{variable} is not an argument of the pool{hint}")
         taken.add(variable, text)
         name = names[variable]

@@ -4,18 +4,15 @@ Pure functions. What is libpq's business passes through as it is, to the byte if
 only what libpq does not know is taken out, or said in libpq's words.
 """
 
-# A Mapping that was recognised by isinstance:
-# pyright: reportUnknownVariableType=false
-
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote, unquote
 
-from ._dsn_parameters import Taken, is_taken, translate
+from ._dsn_parameters import Taken, is_mapping, is_taken, translate
 
 # Arguments of `connect` that psycopg keeps from libpq.
 NOT_LIBPQ: Final = (
@@ -36,9 +33,12 @@ POSTGRESQL: Final = ("postgresql", "postgres", "pgsql", "psql", "postgis")
 # there is an `@` before the first slash.
 USERINFO: Final = re.compile("[^@/]*@")
 
+# What `isspace` takes for one, in C; `str.strip` takes more.
+BLANKS: Final = " \t\n\r\f\v"
+
 # src/interfaces/libpq/fe-connect.c, conninfo_parse(): one `name = value`.
 PAIR: Final = re.compile(
-    r"\s*([^\s=]+)\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s'\\]|\\.)(?:[^\s\\]|\\.)*|\Z)",
+    r"\s*([^\s=]+)\s*=\s*('(?:[^'\\]|\\.)*'|(?!')(?:[^\s\\]|\\.|\\\Z)+|\Z)",
     re.ASCII | re.DOTALL,
 )
 
@@ -77,17 +77,16 @@ def parse(given: object) -> Dsn:
     if isinstance(given, str):
         scheme = SCHEME.match(given)
         return _keywords(given) if scheme is None else _url(given, scheme)
-    if not isinstance(given, Mapping):
+    if not is_mapping(given):
         kind = type(given).__name__
         raise TypeError(f"conninfo must be a string, a dict or a function, not {kind}")
-    names = given
-    if "default" in names or any(isinstance(n, str) and n.isupper() for n in names):
+    if "default" in given or any(str(name).isupper() for name in given):
         # Imported when there is one.
         from ._dsn_django import from_django
 
-        found = from_django(names)
+        found = from_django(given)
         return _parameters(found.parameters, found.arguments, found.origins)
-    return _parameters(names)
+    return _parameters(given)
 
 
 # --- URLs -----------------------------------------------------------------------------
@@ -152,9 +151,8 @@ def _no_postgresql(scheme: str) -> str:
 
 def _keywords(text: str) -> Dsn:
     taken = Taken("in the connection string")
-    pairs: list[tuple[str, str]] = []  # name, text as it is
     libpq: dict[str, str] = {}
-    at, end = 0, len(text.rstrip(" \t\n\r\f\v"))
+    at, end = 0, len(text.rstrip(BLANKS))
     while at < end:
         pair = PAIR.match(text, at)
         if pair is None:
@@ -164,14 +162,12 @@ def _keywords(text: str) -> Dsn:
         if is_taken(name):
             taken.add(name, value)
         else:
-            pairs.append((name, pair[0].strip()))
             libpq[name] = value
     if not taken:
         return Dsn(text)
 
     found = translate(taken, libpq)
-    texts = [text for name, text in pairs if name not in found.changes]
-    conninfo = " ".join([*texts, *_written(found.changes.items())])
+    conninfo = _written({**libpq, **found.changes})
     return Dsn(conninfo, found.connect, found.arguments, found.origins, found.pooler)
 
 
@@ -198,7 +194,7 @@ def _parameters(
 
     found = translate(taken, libpq)
     return Dsn(
-        " ".join(_written({**libpq, **found.changes}.items())),
+        _written({**libpq, **found.changes}),
         {**found.connect, **connect},
         {**found.arguments, **(arguments or {})},
         {**found.origins, **(origins or {})},
@@ -209,13 +205,13 @@ def _parameters(
 def _unquoted(value: str) -> str:
     if value.startswith("'"):
         value = value[1:-1]
-    return re.sub(r"\\(.)", r"\1", value, flags=re.DOTALL)
+    return re.sub(r"\\(.|\Z)", r"\1", value, flags=re.DOTALL)
 
 
-def _written(parameters: Iterable[tuple[str, str | None]]) -> list[str]:
+def _written(parameters: Mapping[str, str | None]) -> str:
     escape = str.maketrans({"\\": r"\\", "'": r"\'"})
-    return [
+    return " ".join(
         f"{name}='{value.translate(escape)}'"
-        for name, value in parameters
+        for name, value in parameters.items()
         if value is not None
-    ]
+    )

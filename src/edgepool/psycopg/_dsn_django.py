@@ -1,15 +1,12 @@
 """One of Django's databases, as parameters of libpq and arguments of a pool."""
 
-# A Mapping that was recognised by isinstance:
-# pyright: reportUnknownVariableType=false
-
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from ._dsn_parameters import ARGUMENTS, Taken, did_you_mean, with_options
+from ._dsn_parameters import ARGUMENTS, Taken, did_you_mean, is_mapping, with_options
 
 # Backends of other databases. There are too many for PostgreSQL to know them by name.
 OTHERS: Final = re.compile(
@@ -51,7 +48,7 @@ def from_django(given: Mapping[Any, Any]) -> Found:
     Raises:
         ValueError: it is not one of PostgreSQL, or an entry cannot be.
     """
-    if isinstance(default := given.get("default"), Mapping):
+    if is_mapping(default := given.get("default")):
         given = default
     engine = str(given.get("ENGINE", ""))
     if OTHERS.search(engine):
@@ -93,13 +90,12 @@ def _settings(options: dict[str, Any], time_zone: object) -> dict[str, str]:
 
 
 def _arguments(pool: object) -> tuple[dict[str, Any], dict[str, str]]:
-    if not isinstance(pool, Mapping):  # True, which says no more than to have one
+    if not is_mapping(pool):  # True, which says no more than to have one
         return {}, {}
-    entries = pool
     known = {**ARGUMENTS, **dict.fromkeys(MORE_ARGUMENTS)}
     taken = Taken("in OPTIONS['pool']")
     arguments: dict[str, Any] = {}
-    for name, value in entries.items():
+    for name, value in pool.items():
         if name not in known:
             hint = did_you_mean(str(name), known)
             raise ValueError(f"OPTIONS['pool'] has no argument {name!r}{hint}")

@@ -7,10 +7,10 @@ Prisma, as far as they mean something here.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeGuard
 
 # --- values ---------------------------------------------------------------------------
 
@@ -159,20 +159,27 @@ PRISMAS: Final = {
 }
 
 
+def is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:
+    """Tell whether something is a dictionary, of whatever."""
+    return isinstance(value, Mapping)
+
+
 def is_taken(name: str) -> bool:
     """Tell whether a parameter is not for libpq."""
     return name.startswith("pool_") or name in PARAMETERS or name in TRANSLATED
 
 
-def did_you_mean(name: str, names: Mapping[str, object]) -> str:
+def did_you_mean(name: str, names: Iterable[str], prefix: str = "") -> str:
     """Return the end of an error about a name: the one that is like it, if any."""
-    from difflib import get_close_matches  # half a millisecond, and only for an error
+    from difflib import get_close_matches  # imported for an error only
 
-    close = get_close_matches(name, names, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+    # What all have in common would make them alike.
+    rests = [known.removeprefix(prefix) for known in names]
+    close = get_close_matches(name.removeprefix(prefix), rests, n=1)
+    return f"; did you mean {prefix}{close[0]}?" if close else ""
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(repr=False)
 class Taken:
     """The parameters that were taken out of a DSN, and how to speak of them."""
 
@@ -207,8 +214,8 @@ class Taken:
         """Return the error for a name that looks like one of ours, and is not."""
         if not self.may_show:
             return ValueError("a parameter of the pool that there is not: pool_...")
-        known = {**PARAMETERS, **WITHOUT_EFFECT}
-        hint = did_you_mean(name, {n: 0 for n in known if n.startswith("pool_")})
+        known = [n for n in (*PARAMETERS, *WITHOUT_EFFECT) if n.startswith("pool_")]
+        hint = did_you_mean(name, known, "pool_")
         return ValueError(f"{name} is not a parameter of the pool{hint}")
 
     def _shown(self, text: str) -> str:
