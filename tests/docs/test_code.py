@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import doctest
 import io
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -28,6 +29,9 @@ def test_the_code_of_a_page_runs(
     page: Any, server: PostgresServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", server.url)
+    # Those of the tests are no arguments of a pool.
+    for name in [name for name in os.environ if name.startswith("EDGEPOOL_")]:
+        monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, Any] = {"__name__": "__main__"}
     printed = io.StringIO()

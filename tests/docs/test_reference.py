@@ -12,10 +12,12 @@ import pytest
 
 import edgepool
 from edgepool._face import Face
+from edgepool.psycopg._dsn_django import NAMES
+from edgepool.psycopg._dsn_parameters import PARAMETERS, TRANSLATED, WITHOUT_EFFECT
 
 POOL, ADAPTER = "docs/reference/pool.md", "docs/reference/adapter.md"
 STATISTICS, ERRORS = "docs/reference/statistics.md", "docs/reference/errors.md"
-LOGGING = "docs/reference/logging.md"
+LOGGING, DSN = "docs/reference/logging.md", "docs/reference/dsn.md"
 
 PSYCOPG_POOLS = (
     edgepool.ConnectionPool,
@@ -149,6 +151,19 @@ def test_each_attribute_of_a_timeout_is_explained(pages: dict[str, Any]) -> None
 
     assert names
     assert set() == set(names) - set(pages[ERRORS].code_spans)
+
+
+# DSNs
+
+
+def test_each_parameter_of_a_dsn_is_explained(pages: dict[str, Any]) -> None:
+    known = {*PARAMETERS, *TRANSLATED, *WITHOUT_EFFECT}
+
+    assert set() == known - first_cells(pages[DSN])
+
+
+def test_each_entry_of_djangos_is_explained(pages: dict[str, Any]) -> None:
+    assert set() == {*NAMES, "ENGINE", "TIME_ZONE"} - first_cells(pages[DSN])
 
 
 # logging

@@ -294,3 +294,14 @@ async def number() -> int:
 
 def in_no_time() -> None:
     assert_type(run_jumping(number()), int)
+
+
+def a_pool_as_the_environment_has_it(database: dict[str, object]) -> None:
+    pool = ConnectionPool.from_env("SHOP_URL", direct="SHOP_DIRECT_URL", max_size=4)
+    assert_type(pool, ConnectionPool[psycopg.Connection[TupleRow]])
+    assert_type(
+        AsyncNullConnectionPool.from_env(environ={}),
+        AsyncNullConnectionPool[psycopg.AsyncConnection[TupleRow]],
+    )
+    ConnectionPool(database, direct_conninfo=lambda: "host=direct")
+    AsyncConnectionPool({"host": "db1"}, direct_conninfo="host=direct")
