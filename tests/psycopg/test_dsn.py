@@ -368,6 +368,7 @@ TLS = {
     # A client's own certificate, as libpq has it.
     "schema=&sslcert=me.pem&sslkey=me.key": {"sslcert": "me.pem", "sslkey": "me.key"},
     "sslcert=me.pem": {"sslcert": "me.pem"},
+    "statement_cache_size=0&sslcert=me.pem": {"sslcert": "me.pem"},
 }
 
 
@@ -610,6 +611,17 @@ WRONG = ("pool_timeout=x", "pool_max_sise=3", "connection_limit=x", "sslidentity
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
 def test_an_error_has_no_password_in_it(place, wrong):
     assert SECRET not in refusal(place.format(SECRET, wrong))
+
+
+def test_what_may_be_the_end_of_a_password_is_not_shown():
+    hidden = "(not shown, for an @ follows: is it a password that is not escaped?)"
+
+    assert f"pool_timeout must be a number of seconds, not what it is {hidden}" == (
+        refusal(f"postgresql://me:a/b?pool_timeout={SECRET}@h")
+    )
+    assert f"a name that begins with pool_ is not a parameter of the pool {hidden}" == (
+        refusal(f"postgresql://me:a/b?pool_{SECRET}@h")
+    )
 
 
 @pytest.mark.parametrize("wrong", WRONG)

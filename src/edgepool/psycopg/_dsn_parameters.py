@@ -152,7 +152,7 @@ TRANSLATED: Final[Mapping[str, Reader]] = {
 }
 
 # Where one of these is, the DSN was written for Prisma. That matters for two names that
-# others have too.
+# others have too, `pool_timeout` and `sslcert`; asyncpg has the last one as well.
 PRISMAS: Final = {
     *("connection_limit", "max_connection_lifetime", "max_idle_connection_lifetime"),
     *(TRANSLATED.keys() - {"statement_cache_size"}),
@@ -177,6 +177,9 @@ def did_you_mean(name: str, names: Iterable[str], prefix: str = "") -> str:
     rests = [known.removeprefix(prefix) for known in names]
     close = get_close_matches(name.removeprefix(prefix), rests, n=1)
     return f"; did you mean {prefix}{close[0]}?" if close else ""
+
+
+HIDDEN: Final = "not shown, for an @ follows: is it a password that is not escaped?"
 
 
 @dataclass(repr=False)
@@ -213,13 +216,15 @@ class Taken:
     def unknown(self, name: str) -> ValueError:
         """Return the error for a name that looks like one of ours, and is not."""
         if not self.may_show:
-            return ValueError("a parameter of the pool that there is not: pool_...")
+            return ValueError(
+                f"a name that begins with pool_ is not a parameter of the pool ({HIDDEN})"
+            )
         known = [n for n in (*PARAMETERS, *WITHOUT_EFFECT) if n.startswith("pool_")]
         hint = did_you_mean(name, known, "pool_")
         return ValueError(f"{name} is not a parameter of the pool{hint}")
 
     def _shown(self, text: str) -> str:
-        return repr(text) if self.may_show else "what it is"
+        return repr(text) if self.may_show else f"what it is ({HIDDEN})"
 
 
 class Translation(NamedTuple):
