@@ -619,7 +619,7 @@ def test_what_may_be_the_end_of_a_password_is_not_shown():
     assert f"pool_timeout must be a number of seconds, not what it is {hidden}" == (
         refusal(f"postgresql://me:a/b?pool_timeout={SECRET}@h")
     )
-    assert f"a name that begins with pool_ is not a parameter of the pool {hidden}" == (
+    assert f"a name that begins with pool_ is no parameter of the pool {hidden}" == (
         refusal(f"postgresql://me:a/b?pool_{SECRET}@h")
     )
 

@@ -217,7 +217,7 @@ class Taken:
         """Return the error for a name that looks like one of ours, and is not."""
         if not self.may_show:
             return ValueError(
-                f"a name that begins with pool_ is not a parameter of the pool ({HIDDEN})"
+                f"a name that begins with pool_ is no parameter of the pool ({HIDDEN})"
             )
         known = [n for n in (*PARAMETERS, *WITHOUT_EFFECT) if n.startswith("pool_")]
         hint = did_you_mean(name, known, "pool_")
