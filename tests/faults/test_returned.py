@@ -78,6 +78,22 @@ async def test_what_was_returned_refuses_and_sends_nothing(
             await result(pool.putconn(other))
 
 
+async def test_who_uses_what_was_returned_waits_for_nobody(colour, conninfo):
+    async with colour.pool(conninfo, min_size=1) as pool:
+        async with entered(pool.connection()) as stale:
+            cursor = stale.cursor()
+        async with entered(pool.connection()) as conn:
+            assert conn.lock is not stale.lock
+
+            await result(conn.lock.acquire())  # as a long query does
+            with pytest.raises(ConnectionReturned):
+                await result(cursor.execute("select 1"))
+
+            conn.lock.release()
+            await result(stale.lock.acquire())
+            assert await fetch(conn, "select 1") == 1
+
+
 async def test_a_stale_object_never_works_again(colour, conninfo):
     async with colour.pool(conninfo, min_size=1) as pool:
         stale = []

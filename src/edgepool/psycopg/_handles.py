@@ -266,6 +266,9 @@ class Session(Generic[C]):
         for name in self.names:
             setattr(fresh, name, getattr(conn, name, None))
         fresh.pgconn = _refusal(self.find, Note())
+        # Its own: who uses the old one is to be refused, not to wait for the next
+        # borrower, nor that one for him.
+        fresh.lock = self.new_lock()  # type: ignore[attr-defined]
         if self.close is not None:
             fresh.close = self.close(ref(fresh))  # type: ignore[attr-defined]
         return spare, fresh
@@ -312,8 +315,8 @@ def renewed(conn: C) -> C:
     old: Any = conn
     new: Any = fresh
     new._edgepool = session
-    # Unless it is what a generator that was not finished has left behind.
-    new.lock = session.new_lock() if old.lock.locked() else old.lock
+    if new.lock.locked():  # a generator that was not finished has left it behind
+        new.lock = session.new_lock()
     new._notifies_backlog = old._notifies_backlog or deque()
     session.restore(fresh)
     refusal: Any = new.pgconn
