@@ -445,6 +445,31 @@ async def test_a_fork_while_connecting(colour, own_server):
         await conserved(pool, server, "forking")
 
 
+async def test_a_fork_in_mid_configure(colour, conninfo, server):
+    forked, children = [], []
+
+    async def configure(conn):
+        async def in_the_child():
+            with pytest.raises(BorrowedBeforeFork, match=f"in process {parent}"):
+                await execute(conn, "select 1")
+            return await lend(pool)
+
+        if not forked:
+            forked.append(True)  # or each child would have a child
+            children.append(Child(colour, in_the_child))
+        await execute(conn, "select 1")
+        await result(conn.commit())
+
+    parent = os.getpid()
+    async with colour.pool(
+        conninfo, min_size=1, configure=colour.callback(configure)
+    ) as pool:
+        backend = await lend(pool)
+
+        assert await children[0].outcome() != backend
+        await conserved(pool, server, application_name(conninfo))
+
+
 async def test_a_fork_that_python_does_not_notice(colour, way):
     """As uWSGI's. It shows at the first borrow.
 

@@ -122,6 +122,22 @@ async def test_each_kind_of_state_would_be_visible_without_it(
             assert await snapshot(conn) != before
 
 
+async def test_what_was_heard_for_one_is_not_told_to_the_next(colour, conninfo):
+    async with colour.pool(conninfo, min_size=1, reset="clean") as pool:
+        async with entered(pool.connection()) as conn:
+            await set_autocommit(conn, True)
+            await execute(conn, "listen news")
+            await execute(conn, "notify news, 'a secret of mine'")
+            await execute(conn, "select 1")  # psycopg has kept it by now
+        async with borrowed(pool, 1) as (conn,):
+            await set_autocommit(conn, True)
+            heard = conn.notifies(timeout=0, stop_after=1)
+            if hasattr(heard, "__aiter__"):
+                assert [] == [news async for news in heard]
+            else:
+                assert [] == list(heard)
+
+
 async def test_the_numbers_of_sequences_are_forgotten(colour, conninfo, owner):
     async with colour.pool(conninfo, min_size=1, reset="clean") as pool:
         async with entered(pool.connection()) as conn:

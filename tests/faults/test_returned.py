@@ -9,6 +9,8 @@ from contextlib import suppress
 import psycopg
 import pytest
 from psycopg.rows import dict_row
+from psycopg.types import TypeInfo
+from psycopg.types.string import StrDumper, TextLoader
 
 from edgepool import ConnectionReturned, NestedBorrow, PoolTimeout
 from support.conservation import conserved
@@ -74,6 +76,22 @@ async def test_what_was_returned_refuses_and_sends_nothing(
         if other is not None:
             assert await fetch(other, "select 1") == 1
             await result(pool.putconn(other))
+
+
+async def test_who_uses_what_was_returned_waits_for_nobody(colour, conninfo):
+    async with colour.pool(conninfo, min_size=1) as pool:
+        async with entered(pool.connection()) as stale:
+            cursor = stale.cursor()
+        async with entered(pool.connection()) as conn:
+            assert conn.lock is not stale.lock
+
+            await result(conn.lock.acquire())  # as a long query does
+            with pytest.raises(ConnectionReturned):
+                await result(cursor.execute("select 1"))
+
+            conn.lock.release()
+            await result(stale.lock.acquire())
+            assert await fetch(conn, "select 1") == 1
 
 
 async def test_a_stale_object_never_works_again(colour, conninfo):
@@ -196,6 +214,146 @@ async def test_what_configure_has_set_is_what_is_put_back(colour, conninfo):
 
             assert {"one": 1} == row
             assert conn.autocommit
+
+
+def asynchronous(conn):
+    return isinstance(conn, psycopg.AsyncConnection)
+
+
+def cursor_class(conn, kind):
+    return getattr(psycopg, f"Async{kind}" if asynchronous(conn) else kind)
+
+
+def hear_nothing(news):
+    raise AssertionError(news)
+
+
+ATTRIBUTES = {
+    "autocommit": lambda conn: conn.set_autocommit(True),
+    "isolation_level": lambda conn: conn.set_isolation_level(
+        psycopg.IsolationLevel.SERIALIZABLE
+    ),
+    "read_only": lambda conn: conn.set_read_only(True),
+    "deferrable": lambda conn: conn.set_deferrable(True),
+    "row_factory": lambda conn: setattr(conn, "row_factory", dict_row),
+    "cursor_factory": lambda conn: setattr(
+        conn, "cursor_factory", cursor_class(conn, "ClientCursor")
+    ),
+    "server_cursor_factory": lambda conn: setattr(
+        conn, "server_cursor_factory", cursor_class(conn, "RawServerCursor")
+    ),
+    "prepare_threshold": lambda conn: setattr(conn, "prepare_threshold", None),
+    "prepared_max": lambda conn: setattr(conn, "prepared_max", 0),
+    "loaders": lambda conn: conn.adapters.register_loader("int4", TextLoader),
+    "dumpers": lambda conn: conn.adapters.register_dumper(int, StrDumper),
+    "types": lambda conn: conn.adapters.types.add(TypeInfo("mine", 999_999, 0)),
+    "notice handlers": lambda conn: conn.add_notice_handler(hear_nothing),
+    "notify handlers": lambda conn: conn.add_notify_handler(hear_nothing),
+}
+
+# These are set on the server's side, and so refused after the return.
+REFUSED = ("autocommit", "isolation_level", "read_only", "deferrable")
+
+
+def attributes(conn):
+    """Tell what a borrower may have set."""
+    adapters = conn.adapters
+    names = [name for name in ATTRIBUTES if hasattr(conn, name)]
+    return {name: getattr(conn, name) for name in names} | {
+        "loader": adapters.get_loader(23, psycopg.pq.Format.TEXT),
+        "dumper": adapters.get_dumper(int, psycopg.adapt.PyFormat.TEXT),
+        "type": adapters.types.get("mine"),
+        "handlers": conn._notice_handlers + conn._notify_handlers,
+    }
+
+
+async def borrowed_attributes(pool):
+    async with entered(pool.connection()) as conn:
+        return attributes(conn)
+
+
+def keeps(conn):
+    """Configure nothing but adapters, so that the session has some of its own."""
+    conn.adapters.register_loader("int8", TextLoader)
+
+
+@pytest.mark.parametrize("configured", [False, True])
+@pytest.mark.parametrize("name", ATTRIBUTES)
+async def test_what_a_borrower_sets_is_gone(colour, conninfo, name, configured):
+    async def configure(conn):
+        keeps(conn)
+
+    callback = colour.callback(configure) if configured else None
+    async with colour.pool(conninfo, min_size=1) as fresh:
+        before = await borrowed_attributes(fresh)
+
+    async with colour.pool(conninfo, min_size=1, configure=callback) as pool:
+        async with entered(pool.connection()) as conn:
+            await result(ATTRIBUTES[name](conn))
+
+            assert attributes(conn) != before
+
+        del conn
+
+        assert before == await borrowed_attributes(pool)
+
+
+@pytest.mark.parametrize("name", [name for name in ATTRIBUTES if name not in REFUSED])
+async def test_what_is_set_after_the_return_reaches_nobody(colour, conninfo, name):
+    async with colour.pool(conninfo, min_size=1) as pool:
+        before = await borrowed_attributes(pool)
+        conn = await result(pool.getconn())
+        await result(pool.putconn(conn))
+        ATTRIBUTES[name](conn)
+        del conn  # or the next borrower would get another object
+
+        assert before == await borrowed_attributes(pool)
+
+
+async def test_a_block_that_nobody_ended_does_not_bind_the_next(colour, conninfo):
+    async with colour.pool(conninfo, min_size=1) as pool:
+        async with entered(pool.connection()) as conn:
+            if asynchronous(conn):
+                await psycopg.AsyncTransaction(conn).__aenter__()
+            else:
+                psycopg.Transaction(conn).__enter__()
+            await execute(conn, "commit")
+        del conn
+        gc.collect()
+        async with entered(pool.connection()) as conn:
+            await execute(conn, "select 1")
+            await result(conn.commit())
+
+
+@pytest.mark.parametrize("keep", [False, True], ids=["dropped", "kept"])
+async def test_a_transaction_in_two_phases_is_nobody_elses(colour, conninfo, keep):
+    async with colour.pool(conninfo, min_size=1) as pool:
+        conn = await result(pool.getconn())
+        await result(conn.tpc_begin("mine"))
+        with pytest.raises(psycopg.NotSupportedError):
+            await result(conn.tpc_prepare())  # this server does not do that
+        await result(pool.putconn(conn))
+        kept = conn if keep else None
+        del conn
+        async with entered(pool.connection()) as conn:
+            assert conn is not kept
+
+            await execute(conn, "select 1")
+            await result(conn.commit())
+
+
+async def test_an_object_that_was_never_lent_does_not_tell_of_a_block(colour, conninfo):
+    seen = []
+
+    async def configure(conn):
+        seen.append(conn)
+
+    async with colour.pool(
+        conninfo, min_size=1, configure=colour.callback(configure)
+    ) as pool:
+        await at_rest(pool, 1)
+        with pytest.raises(ConnectionReturned, match="returned at an unknown place"):
+            await execute(seen[0], "select 1")
 
 
 # --- waiting for oneself --------------------------------------------------------------

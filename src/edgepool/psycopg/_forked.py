@@ -45,10 +45,11 @@ def disown(conn: BaseConnection[Any], pool: str) -> None:
     inside["lock"] = asyncio.Lock() if asynchronous else Lock()
     inside.pop("close", None)  # of `close_returns`
     inside["_pool"] = inside["_edgepool"] = None
+    # Not noted yet in mid-`configure`; an inherited one may be from further back.
+    opened_by = inside.get("_edgepool_opened_by", os.getppid())
     inside[PARENTS] = (
-        f"the pool {pool!r} opened this connection in process"
-        f" {inside['_edgepool_opened_by']}, before it forked process {os.getpid()}:"
-        " borrow another one here"
+        f"the pool {pool!r} opened this connection in process {opened_by},"
+        f" before it forked process {os.getpid()}: borrow another one here"
     )
     conn.__class__ = _forked(type(conn))
 

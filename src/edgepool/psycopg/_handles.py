@@ -24,6 +24,7 @@ from psycopg import BaseConnection
 from psycopg import adapters as global_adapters
 from psycopg.adapt import AdaptersMap
 from psycopg.pq import ConnStatus
+from psycopg.types import TypeInfo, TypesRegistry
 
 from .._core import Note
 from .._places import place
@@ -108,8 +109,10 @@ class Refusal(int):
     def where(self) -> str:
         """Tell where it was returned, in words that go on after "returned"."""
         # Who has borrowed by `with` has to return it himself, at the end of the block.
-        how = "at" if self.note.returned else "by the block at"
-        return f"{how} {place(self.note)}"
+        note = self.note
+        by_block = not note.returned and note.code is not None
+        how = "by the block at" if by_block else "at"
+        return f"{how} {place(note)}"
 
 
 def _refusal(find: Callable[[], PGconn | None], note: Note) -> PGconn:
@@ -126,6 +129,7 @@ class Adapters(AdaptersMap):
     def __init__(self, session: Session[Any]) -> None:
         super().__init__(session.template or global_adapters)
         self._session = ref(session)
+        self.types = Types(self.types, self._session)
 
     def register_dumper(self, cls: Any, dumper: Any) -> None:
         """See psycopg."""
@@ -138,8 +142,27 @@ class Adapters(AdaptersMap):
         super().register_loader(oid, loader)
 
     def _are_changed(self) -> None:
-        if (session := self._session()) is not None:
-            session.adapters = None
+        _forget_adapters(self._session)
+
+
+class Types(TypesRegistry):
+    """The types of a connection's adapters; for a change of them the same holds."""
+
+    def __init__(
+        self, template: TypesRegistry, session: Callable[[], Session[Any] | None]
+    ) -> None:
+        super().__init__(template)
+        self._session = session
+
+    def add(self, info: TypeInfo) -> None:
+        """See psycopg."""
+        _forget_adapters(self._session)
+        super().add(info)
+
+
+def _forget_adapters(find: Callable[[], Session[Any] | None]) -> None:
+    if (session := find()) is not None:
+        session.adapters = None
 
 
 class Session(Generic[C]):
@@ -163,6 +186,7 @@ class Session(Generic[C]):
         "pgconn",
         "prepare_threshold",
         "prepared",
+        "prepared_max",
         "readable",
         "refusal",
         "row_factory",
@@ -211,6 +235,7 @@ class Session(Generic[C]):
         self.server_cursor_factory = mine.server_cursor_factory
         self.prepared = conn._prepared
         self.prepare_threshold = conn._prepared.prepare_threshold
+        self.prepared_max = conn._prepared.prepared_max
         self.handlers = list(conn._notice_handlers), list(conn._notify_handlers)
         # psycopg makes a copy of its global adapters when a connection is first used.
         self.template = conn._adapters
@@ -241,6 +266,9 @@ class Session(Generic[C]):
         for name in self.names:
             setattr(fresh, name, getattr(conn, name, None))
         fresh.pgconn = _refusal(self.find, Note())
+        # Its own: who uses the old one is to be refused, not to wait for the next
+        # borrower, nor that one for him.
+        fresh.lock = self.new_lock()  # type: ignore[attr-defined]
         if self.close is not None:
             fresh.close = self.close(ref(fresh))  # type: ignore[attr-defined]
         return spare, fresh
@@ -251,11 +279,15 @@ class Session(Generic[C]):
         conn._autocommit = self.autocommit
         conn._isolation_level, conn._read_only, conn._deferrable = self.transaction
         conn._begin_statement = self.begin
+        # Left behind by a block that nobody ended, though its transaction has ended.
+        conn._num_transactions = 0
+        conn._tpc = None
         mine.row_factory = self.row_factory
         mine.cursor_factory = self.cursor_factory
         mine.server_cursor_factory = self.server_cursor_factory
         conn._prepared = self.prepared
         conn._prepared.prepare_threshold = self.prepare_threshold
+        conn._prepared.prepared_max = self.prepared_max
         notice_handlers, notify_handlers = self.handlers
         conn._notice_handlers = list(notice_handlers)
         conn._notify_handlers = list(notify_handlers)
@@ -283,10 +315,9 @@ def renewed(conn: C) -> C:
     old: Any = conn
     new: Any = fresh
     new._edgepool = session
-    # Unless it is what a generator that was not finished has left behind.
-    new.lock = session.new_lock() if old.lock.locked() else old.lock
+    if new.lock.locked():  # a generator that was not finished has left it behind
+        new.lock = session.new_lock()
     new._notifies_backlog = old._notifies_backlog or deque()
-    new._num_transactions = 0
     session.restore(fresh)
     refusal: Any = new.pgconn
     session.tether.note = refusal.note

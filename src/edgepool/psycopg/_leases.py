@@ -36,7 +36,26 @@ def lend(pool: PsycopgFace[C, Any], entry: Entry[C]) -> C:
     if getrefcount(entry.resource) > ALONE:
         renewed(entry.resource)
     conn = entry.resource
-    session: Session[Any] = conn._edgepool  # type: ignore[attr-defined]
+    mine: Any = conn
+    session: Session[C] = mine._edgepool
+    # What the last borrower has set is put back now and not at his return: after it
+    # some of it can still be set. (`session.is_as_configured()`, without the call.)
+    prepared = conn._prepared
+    if not (
+        conn._adapters is session.adapters
+        and conn._autocommit is session.autocommit
+        and conn._begin_statement is session.begin
+        and mine.row_factory is session.row_factory
+        and mine.cursor_factory is session.cursor_factory
+        and mine.server_cursor_factory is session.server_cursor_factory
+        and prepared.prepare_threshold == session.prepare_threshold
+        and prepared.prepared_max == session.prepared_max
+        and not conn._notice_handlers
+        and not conn._notify_handlers
+        and not conn._num_transactions
+        and conn._tpc is None
+    ):
+        session.restore(conn)
     session.entry = entry
     conn._pool = pool  # type: ignore[assignment]
     conn.pgconn = session.pgconn
@@ -82,19 +101,6 @@ def take_back(
             note = entry.tether.note
             note.code, note.offset = frame.f_code, frame.f_lasti
             note.returned = True
-        # `session.is_as_configured(conn)`, without the call.
-        if not (
-            conn._adapters is session.adapters
-            and conn._autocommit is session.autocommit
-            and conn._begin_statement is session.begin
-            and mine.row_factory is session.row_factory
-            and mine.cursor_factory is session.cursor_factory
-            and mine.server_cursor_factory is session.server_cursor_factory
-            and conn._prepared.prepare_threshold == session.prepare_threshold
-            and not conn._notice_handlers
-            and not conn._notify_handlers
-        ):
-            session.restore(conn)
         if not (clean and pool._returns_clean):
             renewed(conn)
             engine.put(entry)

@@ -8,6 +8,7 @@ factory, cursor factory, adapters or autocommit does not matter here.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
@@ -52,6 +53,13 @@ def tidied(conn: BaseConnection[Any], then: bytes = b"") -> PQGen[None]:
     trip: one of them may refer to a type or a table that has never come to be. A
     transaction without changes has made none, so there they are kept.
     """
+    yield from _tidy(conn, then)
+    if then:
+        # What psycopg has kept of the last borrower's LISTEN.
+        conn._notifies_backlog = deque()
+
+
+def _tidy(conn: BaseConnection[Any], then: bytes) -> PQGen[None]:
     pgconn = conn.pgconn
     if pgconn.transaction_status == IDLE:
         yield from _execute(conn, then)
