@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, Protocol, Typ
 from ._core import (
     NEVER,
     PROBE_AFTER,
+    RENEWAL,
     STAGGER,
     Nested,
     PoolCore,
@@ -129,6 +130,7 @@ class Face(Generic[T, A]):
             check_after=check_after,
             probe_after=PROBE_AFTER if hasattr(adapter, "is_alive") else NEVER,
             stagger=STAGGER,
+            renewal=RENEWAL,
             reconnect_timeout=reconnect_timeout,
             nested=nested,
             shed_target=shed_target,

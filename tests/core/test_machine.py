@@ -68,6 +68,7 @@ def any_settings(draw):
         "max_lifetime": draw(st.sampled_from([NEVER, NEVER, 100.0, 3.0, 0.5])),
         "max_idle": draw(st.sampled_from([0.0, 1.0, 10.0, 25.0])),
         "max_connecting": draw(st.sampled_from([1, 2, 10])),
+        "renewal": draw(st.sampled_from([0.0, 0.05, 0.5])),
         "stagger": draw(st.sampled_from([0.0, 0.001, 0.1])),
         "check_after": draw(st.sampled_from([0.0, 1.5, 20.0, NEVER])),
         "probe_after": draw(st.sampled_from([0.0, 0.001, NEVER])),
@@ -266,6 +267,8 @@ class Histories(RuleBasedStateMachine):
             self.pool.configure(**changes)
         elif what == 3:
             self.pool.configure(min_size=0, max_size=1)
+        elif what == 4:
+            self.pool.tell(self.pool.core.drain_over, changes["max_idle"])
 
     @rule(really=seldom, patient=st.booleans())
     def close_and_open(self, really, patient):

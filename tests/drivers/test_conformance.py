@@ -490,7 +490,8 @@ async def test_sessions_opened_together_do_not_end_together(world):
 
     ends = world.server.times("closed")[:10]
 
-    assert 950.0 <= min(ends) < max(ends) <= 1000.0
+    # 5 % taken off at random, and up to 30 s since they can be replaced ahead of time.
+    assert 920.0 <= min(ends) < max(ends) <= 1000.0
     assert 10 == len(set(ends))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import psycopg
@@ -12,7 +13,7 @@ from psycopg.rows import dict_row
 from psycopg.types import TypeInfo
 from psycopg.types.string import StrDumper, TextLoader
 
-from edgepool import ConnectionReturned, NestedBorrow, PoolTimeout
+from edgepool import ConnectionPool, ConnectionReturned, NestedBorrow, PoolTimeout
 from support.conservation import conserved
 from support.parity import (
     entered,
@@ -25,7 +26,7 @@ from support.parity import (
     spawn,
     waiter,
 )
-from support.pg import application_name, at_rest, set_autocommit
+from support.pg import THREADS, application_name, at_rest, set_autocommit
 
 # --- used after the return ------------------------------------------------------------
 
@@ -404,6 +405,27 @@ def spawn_release(go):
         go.set()
 
     return spawn(release)
+
+
+def test_a_generator_may_end_in_another_thread_than_it_has_begun_in(conninfo):
+    def dependency(pool):
+        with pool.connection() as conn:
+            yield conn
+
+    with (
+        ConnectionPool(conninfo, min_size=1) as pool,
+        ThreadPoolExecutor(1) as first,
+        ThreadPoolExecutor(1) as second,
+    ):
+        one, other = dependency(pool), dependency(pool)
+        first.submit(next, one).result()
+        waiting = first.submit(next, other)
+        THREADS.run(eventually(lambda: waiting.done() or pool.statistics().waiting))
+        second.submit(one.close).result()
+
+        assert waiting.result().info.backend_pid > 0
+
+        second.submit(other.close).result()
 
 
 async def test_waiting_for_oneself_may_be_wanted(colour, conninfo):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from psycopg.pq import TransactionStatus
 from psycopg_pool import PoolTimeout
 
 from edgepool import AsyncConnectionPool, _flows
@@ -34,6 +35,23 @@ class Check:
 @pytest.fixture
 def check(colour):
     return Check(colour)
+
+
+@pytest.mark.parametrize("query", ["select 1", "create temporary table mine ()"])
+async def test_a_transaction_that_a_check_leaves_open_is_rolled_back(
+    colour, conninfo, sessions, query
+):
+    async def check(conn):
+        await execute(conn, query)
+
+    async with colour.pool(conninfo, min_size=1, check=colour.callback(check)) as pool:
+        await at_rest(pool, 1)
+        await result(pool.check())
+
+        assert {"idle": 1} == sessions.states
+
+        async with entered(pool.connection()) as conn:
+            assert TransactionStatus.IDLE == conn.info.transaction_status
 
 
 async def test_without_check_after_every_borrow_is_checked(colour, conninfo, check):

@@ -449,9 +449,15 @@ class Watched(Driven):
         settings, stats = self.core.settings, self.stats
         if entry.reason is Reason.UNUSED:
             unused = self.now >= entry.idle_since + settings.max_idle
-            return unused and self.established >= settings.min_size
+            # What is replaced ahead of time in the same event is missed for a moment.
+            renewed = sum(
+                e.state is State.CLOSING and e.reason is Reason.EXPIRED
+                for e in self.states
+            )
+            return unused and self.established + renewed >= settings.min_size
         if entry.reason is Reason.EXPIRED:
-            return self.now >= entry.expires_at > ALWAYS
+            late = self.now >= entry.expires_at > ALWAYS
+            return late or self._may_renew(entry)
         if entry.reason is Reason.SURPLUS:
             live = stats.size - stats.closing
             return live >= stats.max_size or not settings.keep_idle
@@ -462,6 +468,14 @@ class Watched(Driven):
         if entry.reason is Reason.CLOSED:
             return not self.core.open
         return entry.reason in (Reason.BROKEN, Reason.LOST, Reason.SOILED)
+
+    def _may_renew(self, entry: Entry[Resource]) -> bool:
+        """Tell whether an entry may go ahead of time: nobody must feel it."""
+        if entry.succeeded:
+            successors = [e for e in self.states if e.predecessor is entry.tether]
+            return any(e.state is not State.CONNECTING for e in successors)
+        in_time = self.now >= entry.renew_at and self.failing_since is None
+        return in_time and self.stats.idle > 0 and not self.queue
 
     def note_steps(self) -> None:
         noted = len(self.steps)

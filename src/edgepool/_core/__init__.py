@@ -8,12 +8,13 @@ what is to be done about them: commands for I/O, and waiters who have an answer.
 from .commands import Abort, Alarm, Check, Close, Command, Connect, Reset
 from .core import PoolCore
 from .entry import NEVER, Entry, Note, Reason, Refusal, State, Tether, Waiter
-from .settings import PROBE_AFTER, STAGGER, Nested, Settings
+from .settings import PROBE_AFTER, RENEWAL, STAGGER, Nested, Settings
 from .statistics import PoolStatistics
 
 __all__ = [
     "NEVER",
     "PROBE_AFTER",
+    "RENEWAL",
     "STAGGER",
     "Abort",
     "Alarm",

@@ -56,9 +56,15 @@ class PoolCore(Lending[T]):
         self._outage.over()
         if entry.expires_at > ALWAYS:  # else it was drained while it connected
             life = self.settings.max_lifetime
-            entry.expires_at = now + life * (1.0 - LIFETIME_JITTER * self._jitter())
+            end = now + life * (1.0 - LIFETIME_JITTER * self._jitter())
+            entry.expires_at = min(entry.expires_at, end)
+            if (ahead := self.settings.renew_ahead) > 0:
+                entry.renew_at = min(entry.renew_at, entry.expires_at - ahead)
+            self._renew_by(entry.renew_at)
         self.proven(now, entry)
         self._restore(entry)
+        if entry.predecessor is not None:
+            self._make_way(now, entry.predecessor)
         coldest = self._ledger.coldest
         if coldest is not None:
             # One more than min_size may make the coldest one reapable.
@@ -73,6 +79,10 @@ class PoolCore(Lending[T]):
         if self._ledger.left(entry):
             return
         self._ledger.forget(entry)
+        before = entry.predecessor() if entry.predecessor else None
+        if before is not None:
+            before.succeeded = False
+            self._renew_by(now + before.patience)
         if self.open:
             if entry.inherited:
                 self._vacancies.append(entry.idle_since)
@@ -167,6 +177,18 @@ class PoolCore(Lending[T]):
         self._calm = False
         for entry in self._ledger.take_idle():
             self._retire(entry, self._why_expired(entry))
+        self._plan(now)
+
+    def drain_over(self, now: float, over: float) -> None:
+        """Replace every connection, one after the other, within so many seconds."""
+        entries = list(self._ledger.entries())
+        for number, entry in enumerate(entries):
+            begin, end = (now + over * (number + i) / len(entries) for i in (0, 1))
+            entry.renew_at = min(entry.renew_at, begin)
+            entry.expires_at = min(entry.expires_at, end)
+            entry.due_at = min(entry.due_at, end)
+            self._wake_by(end)
+        self._renew_at = now
         self._plan(now)
 
     def abort_connects(self, now: float) -> None:

@@ -14,6 +14,12 @@ NEVER = float("inf")
 ALWAYS = float("-inf")
 
 
+# How often to look for a good moment to replace something ahead of time; and how long
+# to wait between two looks, in seconds, however short that time is.
+PATIENCE = 10
+MOMENT = 0.001
+
+
 class State(Enum):
     """Where an entry is. The legal ways between states are in `transitions`."""
 
@@ -73,10 +79,13 @@ class Entry(Generic[T]):
         "idle_since",
         "inherited",
         "lent_at",
+        "predecessor",
         "proven_at",
         "reason",
+        "renew_at",
         "resource",
         "state",
+        "succeeded",
         "tether",
         "weak",
     )
@@ -96,6 +105,12 @@ class Entry(Generic[T]):
         self.weak = None
         # Moved into the past for what is to leave at the next occasion.
         self.expires_at = NEVER
+        # From then on it may be replaced ahead of time; never, if that has begun.
+        self.renew_at = NEVER
+        # Whether its place is filled already, or about to be, by a successor.
+        self.succeeded = False
+        # The one that it is the successor of.
+        self.predecessor: Tether[T] | None = None
         self.idle_since = idle_since
         # True: it replaces an entry and inherited its idle clock.
         self.inherited = inherited
@@ -104,6 +119,11 @@ class Entry(Generic[T]):
         self.lent_at = self.proven_at = ALWAYS
         # An examination is due before a borrow from then on.
         self.due_at = ALWAYS
+
+    @property
+    def patience(self) -> float:
+        """How long to wait for a better moment to replace it, in seconds."""
+        return max((self.expires_at - self.renew_at) / PATIENCE, MOMENT)
 
     def reach(self) -> T | None:
         """Return the resource, wherever it is; None if its borrower has dropped it."""

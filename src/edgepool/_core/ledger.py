@@ -111,9 +111,16 @@ class Ledger(Generic[T]):
 
     # --- in and out ---------------------------------------------------------------
 
-    def connect(self, now: float, idle_since: float, inherited: bool) -> None:
+    def connect(
+        self,
+        now: float,
+        idle_since: float,
+        inherited: bool,
+        predecessor: Tether[T] | None = None,
+    ) -> None:
         """Take a place and have a connection opened for it."""
         entry: Entry[T] = Entry(now, idle_since, inherited)
+        entry.predecessor = predecessor
         entry.tether = tether = Tether(entry, self._lost)
         self.tethers[tether] = None
         self._count_as(tether, "connecting")
@@ -251,6 +258,14 @@ class Ledger(Generic[T]):
             return self.idle.pop()
         except IndexError:
             return None
+
+    def withdraw(self, entry: Entry[T]) -> bool:
+        """Take this entry, if it is idle."""
+        try:
+            self.idle.remove(entry)
+        except ValueError:
+            return False
+        return True
 
     def take_idle(self) -> list[Entry[T]]:
         """Take all idle entries, coldest first."""

@@ -8,6 +8,7 @@ go that way. What makes it right that the two may run beside any other event is 
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import CO_GENERATOR
 from typing import TypeAlias, TypeVar
 
 from .entry import ALWAYS, Entry, Reason, Refusal, State, Tether, Waiter
@@ -29,6 +30,16 @@ def is_lent(tether: Tether[T]) -> bool:
     """Tell whether somebody has what is tied to the pool by this tether."""
     entry = tether()
     return entry is not None and entry.state is IN_USE
+
+
+def _may_move(tether: Tether[T]) -> bool:
+    """Tell whether another thread may come to return it: if a generator has borrowed.
+
+    Web frameworks begin one in a thread, as a dependency, and end it in another. (An
+    asynchronous generator ends in the task in which it has begun.)
+    """
+    code = tether.note.code
+    return code is not None and bool(code.co_flags & CO_GENERATOR)
 
 
 class Lending(Planner[T]):
@@ -267,7 +278,10 @@ class Lending(Planner[T]):
         else:
             return None
         waiting = {other.owner for other in self._queue.waiting} - {None}
-        ring = all(t.owner in waiting and is_lent(t) for t in self._ledger.tethers)
+        ring = all(
+            t.owner in waiting and is_lent(t) and not _may_move(t)
+            for t in self._ledger.tethers
+        )
         return held if ring else None
 
     def time_out(self, now: float, waiter: Waiter[T]) -> None:

@@ -72,6 +72,8 @@ class Planner(Generic[T]):
         # replacement inherits the clock, else max_idle would never see it unused.
         self._vacancies: deque[float] = deque()
         self._next_lane_at = ALWAYS
+        # No later than the next moment at which `_renew` has something to do.
+        self._renew_at = NEVER
         # From when on one may start beside those that are under way and may hang.
         self._beside_at = ALWAYS
         # True while a clean connection that comes back can only go on the idle stack,
@@ -109,6 +111,8 @@ class Planner(Generic[T]):
                 self._retire(entry, reason)
         if self.open:
             self._grow(now)
+            if now >= self._renew_at:
+                self._renew(now)
         if queue.for_ready and ledger.established >= self.settings.min_size:
             queue.announce(queue.for_ready)
         if queue.for_empty and not (self.open or ledger.tethers):
@@ -139,13 +143,68 @@ class Planner(Generic[T]):
             if ledger.connecting and now < self._next_lane_at:
                 self._wake_by(self._next_lane_at)
                 return
-            self._beside_at = now + HANGS_AFTER
-            self._next_lane_at = now + settings.stagger
             inherited = bool(vacancies)
             idle_since = vacancies.pop() if inherited else now
-            ledger.connect(now, idle_since, inherited)
+            self._connect(now, idle_since, inherited)
         if self._may_try_beside:
             self._wake_by(self._beside_at)
+
+    def _connect(
+        self,
+        now: float,
+        idle_since: float,
+        inherited: bool,
+        predecessor: Tether[T] | None = None,
+    ) -> None:
+        self._beside_at = now + HANGS_AFTER
+        self._next_lane_at = now + self.settings.stagger
+        self._ledger.connect(now, idle_since, inherited, predecessor)
+
+    def _renew(self, now: float) -> None:
+        """Replace what will soon be too old, one at a time, while nobody feels it.
+
+        Its successor is connected before it goes, where there is room. Where there is
+        none, it goes first, if it is idle and not the last one that is. What is left of
+        it all goes when it has to.
+        """
+        ledger, outage = self._ledger, self._outage
+        may = self.settings.keep_idle and now >= outage.retry_at
+        may = may and not (ledger.connecting or self._queue.waiting)
+        self._renew_at = NEVER
+        for entry in list(ledger.entries()):
+            leaves = now >= entry.expires_at or entry.state is State.CLOSING
+            if leaves or entry.succeeded:
+                continue
+            if now < entry.renew_at:
+                self._renew_by(entry.renew_at)
+            elif not may:
+                self._renew_by(now + entry.patience)
+            elif ledger.size < self.settings.max_size:
+                entry.succeeded, may = True, False
+                self._connect(now, entry.idle_since, False, entry.tether)
+            elif (
+                outage.since is None and len(ledger.idle) > 1 and ledger.withdraw(entry)
+            ):
+                may = False
+                self._retire(entry, self._why_expired(entry))
+                self._grow(now)
+            else:
+                self._renew_by(now + entry.patience)
+
+    def _renew_by(self, moment: float) -> None:
+        self._renew_at = min(self._renew_at, moment)
+        self._wake_by(self._renew_at)
+
+    def _make_way(self, now: float, tether: Tether[T]) -> None:
+        """Retire an entry, now or when it comes back, whose successor is connected."""
+        self._renew_at = now  # to see to the next one
+        entry = tether()
+        if entry is None:
+            return
+        if self._ledger.withdraw(entry):
+            self._retire(entry, self._why_expired(entry))
+        else:
+            entry.expires_at = min(entry.expires_at, now)
 
     @property
     def _may_try_beside(self) -> bool:
@@ -196,6 +255,7 @@ class Planner(Generic[T]):
         )
         self.wake_at = NEVER
         self._plan(now)
+        self._wake_by(self._renew_at)
         for entry in ledger.entries():
             if entry.state is State.IDLE:
                 # What is due has been seen to; this one was just popped, or it is lost
@@ -281,7 +341,8 @@ class Planner(Generic[T]):
     def _retire(self, entry: Entry[T], reason: Reason) -> None:
         if not self._ledger.retire(entry, reason):
             return
-        if self.open and self.settings.keep_idle and reason not in SHRINKING:
+        leaves_a_gap = reason not in SHRINKING and not entry.succeeded
+        if self.open and self.settings.keep_idle and leaves_a_gap:
             self._vacancies.append(entry.idle_since)
 
     def _why_expired(self, entry: Entry[T]) -> Reason:

@@ -20,6 +20,12 @@ PROBE_AFTER = 100e-6
 # millisecond apart costs next to nothing there, and the first comes soon.
 STAGGER = 0.001
 
+# In the last part of its life a connection is replaced when that costs nobody anything,
+# and not at the moment when it has to be: this share of max_lifetime, as much as the
+# jitter spreads, but no more than so many seconds.
+RENEWAL = 0.05
+RENEWAL_AT_MOST = 30.0
+
 Nested: TypeAlias = Literal["error", "wait"]
 
 
@@ -49,6 +55,8 @@ class Settings:
     """The same for the probe without a round trip; inf: the resource has none."""
     stagger: float = 0.0
     """Between the start of a connect and the next one beside it."""
+    renewal: float = 0.0
+    """In which last share of its life a connection may be replaced ahead of time."""
     reconnect_timeout: float = 300.0
     nested: Nested = "error"
     """What becomes of whoever has to wait for himself: "error" or "wait"."""
@@ -68,6 +76,11 @@ class Settings:
         after = min(self.probe_after, self.check_after)
         return after if after else ALWAYS
 
+    @property
+    def renew_ahead(self) -> float:
+        """How long before its end a connection may be replaced, in seconds."""
+        return min(self.renewal * self.max_lifetime, RENEWAL_AT_MOST)
+
     def __post_init__(self) -> None:
         """Validate, in the order in which a reader of the signature would."""
         _at_least("min_size", self.min_size, 0)
@@ -85,6 +98,7 @@ class Settings:
         _at_least("check_after", self.check_after, 0)
         _at_least("probe_after", self.probe_after, 0)
         _at_least("stagger", self.stagger, 0)
+        _at_least("renewal", self.renewal, 0)
         _at_least("reconnect_timeout", self.reconnect_timeout, 0)
         if self.nested not in get_args(Nested):
             raise ValueError(f"nested must be 'error' or 'wait', not {self.nested!r}")

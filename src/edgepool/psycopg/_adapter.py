@@ -28,6 +28,7 @@ from ._cancel import send
 from ._handles import pgconn_behind
 from ._leases import take_back
 from ._network import network_defaults
+from ._session import tidied
 
 
 class ConnectionAdapter(CommonAdapter[CT]):
@@ -73,9 +74,15 @@ class ConnectionAdapter(CommonAdapter[CT]):
             conn._pool = None
 
     def check(self, conn: CT, /) -> None:
-        """Run the user's check, or an empty query; raise if that fails."""
+        """Run the user's check, or an empty query; raise if that fails.
+
+        A transaction that it leaves open is rolled back.
+        """
         with self._in_hand(conn) as mine:
             self._check(mine)
+            if mine.pgconn.transaction_status != IDLE:  # of the check, not a borrower's
+                with mine.lock:
+                    mine.wait(tidied(mine))
 
     def reset(self, conn: CT, /) -> bool:
         """Roll back what is open; clean the session, or run the user's reset."""

@@ -29,6 +29,7 @@ from ._cancel import send_async
 from ._handles import pgconn_behind
 from ._leases import take_back
 from ._network import network_defaults
+from ._session import tidied
 
 
 class AsyncConnectionAdapter(CommonAdapter[ACT]):
@@ -74,9 +75,15 @@ class AsyncConnectionAdapter(CommonAdapter[ACT]):
             conn._pool = None
 
     async def check(self, conn: ACT, /) -> None:
-        """Run the user's check, or an empty query; raise if that fails."""
+        """Run the user's check, or an empty query; raise if that fails.
+
+        A transaction that it leaves open is rolled back.
+        """
         with self._in_hand(conn) as mine:
             await self._check(mine)
+            if mine.pgconn.transaction_status != IDLE:  # of the check, not a borrower's
+                async with mine.lock:
+                    await mine.wait(tidied(mine))
 
     async def reset(self, conn: ACT, /) -> bool:
         """Roll back what is open; clean the session, or run the user's reset."""

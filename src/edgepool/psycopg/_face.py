@@ -13,7 +13,15 @@ from weakref import ref
 
 from typing_extensions import Self
 
-from .._core import NEVER, PROBE_AFTER, STAGGER, Nested, PoolStatistics, Settings
+from .._core import (
+    NEVER,
+    PROBE_AFTER,
+    RENEWAL,
+    STAGGER,
+    Nested,
+    PoolStatistics,
+    Settings,
+)
 from .._face import A, Face
 from ._adapter_base import C
 from ._arguments import arguments_from, blamed, dsn_of, validate_direct
@@ -137,6 +145,7 @@ class PsycopgFace(Face[C, A]):
             check_after=check_after if check or check_after else NEVER,
             probe_after=PROBE_AFTER,
             stagger=STAGGER,
+            renewal=RENEWAL,
             reconnect_timeout=reconnect_timeout,
             nested=nested,
             shed_target=shed_target,
