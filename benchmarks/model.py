@@ -24,7 +24,7 @@ class Unavailable(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """What the issue asks of edgepool: a limit it must keep, a stretch it may reach."""
+    """What is asked of edgepool: a limit it must keep, a stretch it may reach."""
 
     limit: float
     stretch: float | None = None

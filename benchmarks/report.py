@@ -1,4 +1,4 @@
-"""Shows the outcome: a block per row as it is done, the issue's table, and JSON."""
+"""Shows the outcome: a block per row as it is done, the table of targets, and JSON."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def _problems(outcome: Outcome) -> list[str]:
 
 
 def summary(outcomes: list[Outcome]) -> str:
-    """Show the issue's table, as Markdown: each target, and whether it is reached."""
+    """Show the targets, as Markdown: each, and whether it is reached."""
     lines = [
         f"| | {BASELINE} | {JUDGED} | x [quartiles] | at most | stretch | reached |",
         "|---|---|---|---|---|---|---|",

@@ -15,6 +15,7 @@ from typing_extensions import Self
 from . import _flows
 from ._adapter import AsyncAdapter
 from ._core import Entry, PoolCore
+from ._drivers.base import no_number
 from ._drivers.tasks import TaskDriver, task_of
 from ._face import Face
 
@@ -134,9 +135,12 @@ class AsyncPool(Face[T, AsyncAdapter[T]]):
         if not (was_open or engine.core.fresh or engine.statistics().size):
             return
         engine.use_running_loop()
+        until = engine.clock() + timeout
+        if until != until:
+            raise no_number(timeout)
         engine.tell(engine.core.close)
         engine.cancel_connects()
-        waiter = await engine.park(engine.core.when_empty, engine.clock() + timeout)
+        waiter = await engine.park(engine.core.when_empty, until)
         if waiter.refusal is not None:
             engine.tell(engine.core.abort)
             log.warning("%s: cut off what was not back in %g s", self.name, timeout)
@@ -167,10 +171,17 @@ class AsyncPool(Face[T, AsyncAdapter[T]]):
         """
         self._resize(min_size, max_size)
 
-    async def drain(self) -> None:
-        """Replace all connections: the idle ones now, the others on their return."""
-        self._engine.tell(self._engine.core.drain)
-        log.info("%s: draining", self.name)
+    async def drain(self, over: float = 0.0) -> None:
+        """Replace all connections: the idle ones now, the others on their return.
+
+        Args:
+            over: replace them one after the other, in so many seconds; each after its
+                successor is connected, where max_size leaves room for that.
+
+        Raises:
+            ValueError: `over` is negative or not finite.
+        """
+        self._drain(over)
 
     async def check(self) -> None:
         """Check all idle connections now, one after the other; replace the dead."""

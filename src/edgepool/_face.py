@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
@@ -157,13 +158,13 @@ class Face(Generic[T, A]):
             self._open()
 
     @property
+    @abstractmethod
     def _driver(self) -> Engine[T]:
         """The engine, as far as this part needs it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _start_engine(self, name: str, core: PoolCore[T], adapter: A) -> None:
         """Make the driver. Each facade has its own."""
-        raise NotImplementedError
 
     def _open(self) -> None:
         if not self._driver.core.open:
@@ -188,6 +189,17 @@ class Face(Generic[T, A]):
     def _sizes(self, min_size: int, max_size: int | None) -> tuple[int, int]:
         """Give the sizes that are meant; validation is the settings' business."""
         return min_size, min_size if max_size is None else max_size
+
+    def _drain(self, over: float) -> None:
+        if not 0 <= over < NEVER:
+            raise ValueError(f"over must be at least 0 and finite, not {over!r}")
+        core = self._driver.core
+        if over:
+            self._driver.tell(core.drain_over, over)
+            log.info("%s: draining over %g s", self.name, over)
+        else:
+            self._driver.tell(core.drain)
+            log.info("%s: draining", self.name)
 
     def _resize(self, min_size: int, max_size: int | None) -> None:
         min_size, max_size = self._sizes(min_size, max_size)

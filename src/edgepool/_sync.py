@@ -15,6 +15,7 @@ from typing_extensions import Self
 from . import _flows
 from ._adapter import Adapter
 from ._core import Entry, PoolCore
+from ._drivers.base import no_number
 from ._drivers.threads import ThreadDriver
 from ._face import Face
 
@@ -130,8 +131,10 @@ class Pool(Face[T, Adapter[T]]):
         """
         engine = self._engine
         was_open = engine.core.open
-        engine.tell(engine.core.close)
         until = engine.clock() + timeout
+        if until != until:
+            raise no_number(timeout)
+        engine.tell(engine.core.close)
         soon = min(until, engine.clock() + HANGING)
         waiter = engine.park(engine.core.when_empty, soon)
         if waiter.refusal is not None and soon < until:
@@ -167,10 +170,17 @@ class Pool(Face[T, Adapter[T]]):
         """
         self._resize(min_size, max_size)
 
-    def drain(self) -> None:
-        """Replace all connections: the idle ones now, the others on their return."""
-        self._engine.tell(self._engine.core.drain)
-        log.info("%s: draining", self.name)
+    def drain(self, over: float = 0.0) -> None:
+        """Replace all connections: the idle ones now, the others on their return.
+
+        Args:
+            over: replace them one after the other, in so many seconds; each after its
+                successor is connected, where max_size leaves room for that.
+
+        Raises:
+            ValueError: `over` is negative or not finite.
+        """
+        self._drain(over)
 
     def check(self) -> None:
         """Check all idle connections now, one after the other; replace the dead."""

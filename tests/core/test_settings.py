@@ -104,3 +104,14 @@ def test_the_defaults_that_psycopg_pool_does_not_have():
         settings.shed_interval,
         settings.keep_idle,
     )
+
+
+@pytest.mark.parametrize("name", ["min_size", "max_size", "max_waiting"])
+def test_a_number_of_things_is_a_whole_number(name):
+    with pytest.raises(ValueError, match=rf"^{name} must be a whole number, not 4.5$"):
+        Settings(**{"max_size": 5, name: 4.5})
+
+
+def test_what_is_no_number_is_refused_with_its_name():
+    with pytest.raises(TypeError, match=r"^timeout must be a number, not '5'$"):
+        Settings(timeout="5")

@@ -29,9 +29,7 @@ from support.parity import (
     spawn,
 )
 from support.pg import application_name, borrow_error, size
-
-# What a machine that is busy with other things may add to any time.
-GUARD = 1.0
+from support.profile import GUARD
 
 
 async def ended_at_once(sessions, within=1.0):

@@ -26,9 +26,7 @@ from edgepool import PoolTimeout, _flows
 from support.conservation import conserved
 from support.parity import borrowed, entered, eventually, execute, fetch, result, spawn
 from support.pg import application_name, at_rest, borrow_error, idle, size
-
-# What a machine that is busy with other things may add to any time.
-GUARD = 1.0
+from support.profile import GUARD
 
 TIMEOUT = 1.0
 

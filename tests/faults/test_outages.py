@@ -34,15 +34,14 @@ from support.parity import (
     spawn,
 )
 from support.pg import beside
-from support.profile import EVERY_TIMEOUT, OUTAGES
+from support.profile import EVERY_TIMEOUT, OUTAGES, SOON
 
 pytestmark = pytest.mark.timeout(120 + 3 * sum(OUTAGES))
 
 CLIENTS = 50
 
-# The issue asks for one connect time (some 10 ms) and for 2 s on a quiet machine.
+# One connect takes some 10 ms on a quiet machine.
 AT_ONCE = 1.5
-SOON = 5.0
 
 # The simulation's figures: the delay between two attempts is a share of the outage's
 # age, at least 10 ms; from its third second on 20 a second, if somebody keeps coming.
@@ -154,7 +153,8 @@ async def pass_by(outage, length, crowd):
     assert took < AT_ONCE + outage.hangs
     assert last < SOON + outage.hangs
     assert busiest <= AT_FIRST
-    assert busiest_second(outage.moments, began + 2.0, ended) <= A_SECOND
+    if length > 2.0:
+        assert busiest_second(outage.moments, began + 2.0, ended) <= A_SECOND
 
 
 async def endure(colour, outage):

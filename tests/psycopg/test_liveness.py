@@ -102,7 +102,7 @@ async def test_twelve_sessions_ended_at_once_cost_nobody_an_error(
 
         assert [1] * 12 == answers
 
-        # The promise, and its second. Every slot works.
+        # What is promised, twice over. Every slot works.
         await eventually(lambda: sessions.count == 12, within=1.0)
         async with borrowed(pool, 12) as held:
             assert [1] * 12 == [await fetch(conn, "select 1") for conn in held]

@@ -27,7 +27,7 @@ from support.pg_proxy import Proxy
 
 # Far less than what it would take without a deadline, far more than what it takes.
 GUARD = 5.0
-# What the issue promises as at most 60 ms on a quiet machine.
+# Promised: at most 60 ms, on a quiet machine.
 AT_ONCE = 1.0
 
 WORKERS = 16

@@ -9,6 +9,12 @@ import os
 
 FULL = int(os.environ.get("EDGEPOOL_FAULTS", "1")) > 1
 
+GUARD = 0.0 if FULL else 1.0
+"""What is allowed beside each limit, in seconds: other tests may use the machine."""
+
+SOON = 2.0 if FULL else 5.0
+"""Within how many seconds after an outage everybody is to be served."""
+
 OUTAGES = (2.0, 35.0) if FULL else (0.2, 0.7)
 """How long a server is out, in seconds: briefly, and longer than every timeout."""
 

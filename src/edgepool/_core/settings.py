@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isnan
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from .entry import ALWAYS, NEVER
 
@@ -29,9 +29,17 @@ RENEWAL_AT_MOST = 30.0
 Nested: TypeAlias = Literal["error", "wait"]
 
 
-def _at_least(name: str, value: float, limit: float) -> None:
+def _at_least(name: str, value: Any, limit: float) -> None:
+    if not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, not {value!r}")
     if isnan(value) or value < limit:
         raise ValueError(f"{name} must be at least {limit:g}, not {value!r}")
+
+
+def _whole(name: str, value: Any, limit: int) -> None:
+    _at_least(name, value, limit)
+    if not isinstance(value, int):
+        raise ValueError(f"{name} must be a whole number, not {value!r}")
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -40,6 +48,7 @@ class Settings:
 
     Raises:
         ValueError: an argument is out of range; says which, its value and the limit.
+        TypeError: it is no number; says which, and its value.
     """
 
     min_size: int = 4
@@ -83,18 +92,18 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Validate, in the order in which a reader of the signature would."""
-        _at_least("min_size", self.min_size, 0)
-        _at_least("max_size", self.max_size, 1)
+        _whole("min_size", self.min_size, 0)
+        _whole("max_size", self.max_size, 1)
         if self.max_size < self.min_size:
             raise ValueError(
                 f"max_size must be greater or equal than min_size ({self.min_size}),"
                 f" not {self.max_size}"
             )
         _at_least("timeout", self.timeout, 0)
-        _at_least("max_waiting", self.max_waiting, 0)
+        _whole("max_waiting", self.max_waiting, 0)
         _at_least("max_lifetime", self.max_lifetime, 0)
         _at_least("max_idle", self.max_idle, 0)
-        _at_least("max_connecting", self.max_connecting, 1)
+        _whole("max_connecting", self.max_connecting, 1)
         _at_least("check_after", self.check_after, 0)
         _at_least("probe_after", self.probe_after, 0)
         _at_least("stagger", self.stagger, 0)

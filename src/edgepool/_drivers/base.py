@@ -38,6 +38,11 @@ def _may_wait(resource: object) -> bool:
     return False
 
 
+def no_number(timeout: float) -> ValueError:
+    """Make the error for a timeout that is not a number: no deadline comes of it."""
+    return ValueError(f"timeout must be a number of seconds, not {timeout!r}")
+
+
 class DriverBase(Driver[T]):
     """What a driver is before it waits for anything.
 

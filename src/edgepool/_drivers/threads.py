@@ -32,7 +32,7 @@ from .._core import (
 )
 from .._errors import refused
 from . import fork
-from .base import DriverBase
+from .base import DriverBase, no_number
 from .blocking import Blocking
 from .deadlines import Deadline
 from .fork import UNFORKED
@@ -104,6 +104,8 @@ class ThreadDriver(DriverBase[T]):
         try:
             if timeout is None:
                 timeout = core.settings.timeout
+            elif timeout != timeout:
+                raise no_number(timeout)
             patience = _flows.Patience(now, now + timeout, owner)
             if entry is None:
                 if not core.open:
@@ -212,6 +214,8 @@ class ThreadDriver(DriverBase[T]):
         owner: object = None,
     ) -> Waiter[T]:
         """Tell the core of a waiter, and block until it is resolved or times out."""
+        if deadline != deadline:
+            raise no_number(deadline)
         gate = allocate_lock()
         gate.acquire()
         waiter: Waiter[T] = Waiter(gate, owner)

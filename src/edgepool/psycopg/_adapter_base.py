@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from abc import abstractmethod
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -65,6 +66,7 @@ class CommonAdapter(Generic[C]):
 
     Raises:
         ValueError: `reset` is another string.
+        TypeError: what is to be called cannot be; says which argument, and its value.
     """
 
     _new_lock: Callable[[], Any]
@@ -81,6 +83,15 @@ class CommonAdapter(Generic[C]):
     ) -> None:
         if isinstance(reset, str) and reset != "clean":
             raise ValueError(f"reset must be a function or 'clean', not {reset!r}")
+        callbacks = {"configure": configure, "check": check, "reset": reset}
+        for name, callback in callbacks.items():
+            if not (callback in (None, "clean") or callable(callback)):
+                raise TypeError(f"{name} must be a function, not {callback!r}")
+        if not callable(getattr(connection_class, "connect", None)):
+            raise TypeError(
+                "connection_class must be a class with a method connect,"
+                f" not {connection_class!r}"
+            )
         self.conninfo = conninfo
         self.connection_class = connection_class
         self.kwargs = kwargs
@@ -212,19 +223,18 @@ class CommonAdapter(Generic[C]):
             self._errors = ConnectErrors()
         return self._errors
 
+    @abstractmethod
     def _returning(self, conn: Callable[[], C | None]) -> Callable[[], Any]:
         """Make a `close` that returns the connection to the pool.
 
         psycopg has one since 3.3, but it does nothing once the connection is broken,
         and so would lose the place of each connection that breaks while it is lent.
         """
-        raise NotImplementedError
 
     def _hopeless(self, conn: C) -> bool:
         """Tell whether a returned connection can only be closed."""
         status = session_of(conn).pgconn.transaction_status
-        inside = conn._pipeline is not None or conn._tpc
-        if inside or status in (ACTIVE, UNKNOWN):
+        if conn._pipeline is not None or status in (ACTIVE, UNKNOWN):
             log.warning(
                 "%s: closing what came back in mid-operation: %s", self._name, conn
             )

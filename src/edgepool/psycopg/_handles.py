@@ -13,7 +13,7 @@ next borrower gets a new one.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from sys import getrefcount
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
@@ -261,7 +261,7 @@ class Session(Generic[C]):
         as Python sees it. So the first one, of which the names are learnt, is no spare.
         """
         spare = conn if self.names else None
-        self.names = self.names or tuple(vars(conn))
+        self.names = self.names or (*vars(conn), *_slots(type(conn)))
         fresh = object.__new__(type(conn))
         for name in self.names:
             setattr(fresh, name, getattr(conn, name, None))
@@ -293,6 +293,13 @@ class Session(Generic[C]):
         conn._notify_handlers = list(notify_handlers)
         if conn._adapters is not self.adapters:
             conn._adapters = self.adapters = Adapters(self)
+
+
+def _slots(cls: type) -> Iterator[str]:
+    """Give what the classes of a user's connection keep beside its `__dict__`."""
+    for base in cls.__mro__:
+        slots: str | Iterable[str] = vars(base).get("__slots__", ())
+        yield from (slots,) if isinstance(slots, str) else slots
 
 
 def _object_of(tether: Tether[C]) -> C | None:
