@@ -171,7 +171,7 @@ class AsyncPool(Face[T, AsyncAdapter[T]]):
         """
         self._resize(min_size, max_size)
 
-    async def drain(self, over: float = 0.0) -> None:
+    async def drain(self, *, over: float = 0.0) -> None:
         """Replace all connections: the idle ones now, the others on their return.
 
         Args:

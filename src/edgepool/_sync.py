@@ -170,7 +170,7 @@ class Pool(Face[T, Adapter[T]]):
         """
         self._resize(min_size, max_size)
 
-    def drain(self, over: float = 0.0) -> None:
+    def drain(self, *, over: float = 0.0) -> None:
         """Replace all connections: the idle ones now, the others on their return.
 
         Args:

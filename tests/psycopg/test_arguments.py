@@ -44,7 +44,7 @@ async def test_a_timeout_that_is_no_number_is_refused_and_changes_nothing(
 @pytest.mark.parametrize("over", [-1.0, math.inf, math.nan])
 async def test_a_drain_must_come_to_an_end(colour, conninfo, over):
     async with colour.pool(conninfo, min_size=1) as pool:
-        error = await error_of(called(pool.drain, over))
+        error = await error_of(called(pool.drain, over=over))
 
         assert isinstance(error, ValueError)
         assert f"over must be at least 0 and finite, not {over!r}" == str(error)
