@@ -1,0 +1,73 @@
+"""Arguments that cannot be: said at once, with their name and value."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from support.parity import entered, result
+from support.pg import at_rest, error_of
+
+
+async def called(method, *arguments, **keywords):
+    return await result(method(*arguments, **keywords))
+
+
+@pytest.mark.parametrize("name", ["configure", "check", "reset"])
+def test_what_is_to_be_called_must_be_a_function(colour, name):
+    with pytest.raises(TypeError, match=rf"^{name} must be a function, not 5$"):
+        colour.Pool("", open=False, **{name: 5})
+
+
+def test_what_is_to_connect_must_be_a_class_that_can(colour):
+    with pytest.raises(TypeError, match=r"^connection_class must be .* not 5$"):
+        colour.Pool("", open=False, connection_class=5)
+
+
+@pytest.mark.parametrize("call", ["getconn", "wait", "close"])
+async def test_a_timeout_that_is_no_number_is_refused_and_changes_nothing(
+    colour, conninfo, call
+):
+    async with colour.pool(conninfo, min_size=1) as pool:
+        await at_rest(pool, 1)
+        async with entered(pool.connection()):
+            error = await error_of(called(getattr(pool, call), timeout=math.nan))
+
+        assert isinstance(error, ValueError)
+        assert "timeout must be a number of seconds, not nan" == str(error)
+        assert not pool.closed
+
+        await at_rest(pool, 1)
+
+
+@pytest.mark.parametrize("over", [-1.0, math.inf, math.nan])
+async def test_a_drain_must_come_to_an_end(colour, conninfo, over):
+    async with colour.pool(conninfo, min_size=1) as pool:
+        error = await error_of(called(pool.drain, over=over))
+
+        assert isinstance(error, ValueError)
+        assert f"over must be at least 0 and finite, not {over!r}" == str(error)
+
+
+async def test_a_connection_with_slots_of_its_own_keeps_them(colour, conninfo):
+    class Slotted(colour.Connection):
+        __slots__ = ("tenant",)
+
+    async def configure(conn):
+        conn.tenant = "nobody"
+
+    async with colour.pool(
+        conninfo,
+        min_size=1,
+        connection_class=Slotted,
+        configure=colour.callback(configure),
+    ) as pool:
+        kept = []
+        for _ in range(3):
+            async with entered(pool.connection()) as conn:
+                kept.append(conn)
+
+                assert "nobody" == conn.tenant
+
+        assert 3 == len({id(conn) for conn in kept})
