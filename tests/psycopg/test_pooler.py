@@ -131,15 +131,16 @@ async def test_numbers_that_no_process_of_linux_has_are_no_pooler(
 
 
 async def test_a_server_that_does_not_know_its_processes_is_taken_for_a_pooler(
-    colour, conninfo, monkeypatch
+    colour, proxy, monkeypatch
 ):
     monkeypatch.setattr(_detection, "PROCESS", b"SELECT no_such_function()")
-    async with (
-        colour.pool(conninfo, min_size=2) as pool,
-        entered(pool.connection()) as conn,
-    ):
-        assert conn.prepare_threshold is None
+    async with colour.pool(proxy.conninfo(), min_size=3) as pool:
+        await at_rest(pool, 3)
+        async with entered(pool.connection()) as conn:
+            assert conn.prepare_threshold is None
         assert pool.statistics().pooler == "undetermined"
+
+    assert proxy.statements == ["SELECT no_such_function()"]
 
 
 # --- one looks for all ----------------------------------------------------------------
@@ -367,6 +368,85 @@ def test_options_that_set_nothing_are_not_warned_of(caplog, options, warnings):
     detection.warn_of_sessions(SimpleNamespace(options=options), reset=None)
 
     assert len(messages(caplog)) == warnings
+
+
+LASTING = [
+    ("set search_path to mine", "set"),
+    ("SET SESSION statement_timeout = '5s'", "SET"),
+    ("select 1; set work_mem = '1MB'", "set"),
+    ("select set_config('search_path', 'mine', false)", "set_config"),
+    ("listen news", "listen"),
+    ("create temporary table mine (n int)", "create temporary"),
+    ("prepare mine as select 1", "prepare"),
+    ("select pg_advisory_lock(1)", "pg_advisory_lock"),
+    ("select pg_try_advisory_lock(1)", "pg_try_advisory_lock"),
+]
+PASSING = [
+    "set local search_path to mine",
+    "set transaction read only",
+    "set session characteristics as transaction read only",
+    "set timezone to 'UTC'",
+    "set time zone 'UTC'",
+    "select set_config('TimeZone', 'UTC', false)",
+    "select set_config('search_path', 'mine', true)",
+    "select pg_advisory_xact_lock(1)",
+]
+
+
+def configuring(colour, *statements):
+    """Make a `configure` that executes something."""
+
+    async def configure(conn):
+        for statement in statements:
+            await execute(conn, statement)
+        await result(conn.commit())
+
+    return colour.callback(configure)
+
+
+@pytest.mark.parametrize(("statement", "word"), LASTING, ids=lambda s: s)
+async def test_what_configure_leaves_on_a_session_is_warned_of(
+    colour, bouncer, caplog, statement, word
+):
+    conninfo = bouncer("transaction").conninfo_for()
+    configure = configuring(colour, statement)
+    async with colour.pool(
+        conninfo,
+        min_size=1,
+        configure=configure,
+        pooler="transaction",
+        name="mine",
+    ) as pool:
+        await at_rest(pool, 1)
+        await result(pool.drain())
+        await at_rest(pool, 1)
+
+    assert messages(caplog) == [
+        f"mine: configure leaves something on the session ({word}): behind this pooler,"
+        " the next transaction has another one"
+    ]
+
+
+async def test_what_configure_does_not_leave_is_not(colour, bouncer, caplog):
+    conninfo = bouncer("transaction").conninfo_for()
+    configure = configuring(colour, *PASSING)
+    async with colour.pool(
+        conninfo, min_size=2, configure=configure, pooler="transaction"
+    ) as pool:
+        await at_rest(pool, 2)
+
+    assert messages(caplog) == []
+
+
+async def test_configure_may_set_what_it_likes_where_sessions_are_ones_own(
+    colour, bouncer, caplog
+):
+    conninfo = bouncer("session").conninfo_for()
+    configure = configuring(colour, "set search_path to mine")
+    async with colour.pool(conninfo, min_size=2, configure=configure) as pool:
+        await at_rest(pool, 2)
+
+    assert messages(caplog) == []
 
 
 # --- when it comes, or goes -----------------------------------------------------------

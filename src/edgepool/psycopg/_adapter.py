@@ -65,7 +65,8 @@ class ConnectionAdapter(CommonAdapter[CT]):
             return
         conn._pool = self.pool()
         try:
-            self._configure(conn)
+            with self.detection.listening(conn.pgconn):
+                self._configure(conn)
             must_be_idle(conn, "configure", self._configure)
         except psycopg.ProgrammingError as error:
             raise PermanentError(str(error)) from error

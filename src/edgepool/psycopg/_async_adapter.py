@@ -66,7 +66,8 @@ class AsyncConnectionAdapter(CommonAdapter[ACT]):
             return
         conn._pool = self.pool()
         try:
-            await self._configure(conn)
+            with self.detection.listening(conn.pgconn):
+                await self._configure(conn)
             must_be_idle(conn, "configure", self._configure)
         except psycopg.ProgrammingError as error:
             raise PermanentError(str(error)) from error

@@ -12,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from functools import partial
 from threading import Event
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
@@ -129,8 +130,9 @@ class Detection:
                 mine.set_result(None)
 
     def _wants_to(self, conn: BaseConnection[Any], seen: _Seen) -> bool:
-        told = conn.pgconn.backend_pid
-        return self.pooler.next_look(told, seen[0]) is not None
+        if self.pooler.is_known:
+            return False
+        return self.pooler.next_look(conn.pgconn.backend_pid, seen[0]) is not None
 
     def _over(self, turn: object) -> None:
         if self._turns.get("looks") is turn:
@@ -215,6 +217,26 @@ class Detection:
                 "%s: the connection parameter options is for a session: behind this"
                 " pooler, set it for the role, or in each transaction",
                 self._name(),
+            )
+
+    @contextmanager
+    def listening(self, pgconn: PGconn) -> Generator[None, None, None]:
+        """Tell what `configure`, which runs in the block, leaves on a shared session.
+
+        Once in the life of the pool, for it is the same each time.
+        """
+        if not (self.pooler.shares_sessions and self._first("configure")):
+            yield
+            return
+        from ._overhearing import overheard  # seldom needed
+
+        with overheard(pgconn) as found:
+            yield
+        if found:
+            log.warning(
+                "%s: configure leaves something on the session (%s): behind this"
+                " pooler, the next transaction has another one",
+                *(self._name(), ", ".join(dict.fromkeys(found))),
             )
 
     def _first(self, subject: str) -> bool:

@@ -68,6 +68,7 @@ class Pooler:
     Attributes:
         mode: what was found: one of the user's words, "unknown" or "undetermined".
         prepares: whether a prepared statement is sure to be the one that was meant.
+        is_known: whether the user has said all there is to know.
     """
 
     def __init__(self, asked: str) -> None:
@@ -77,7 +78,8 @@ class Pooler:
             raise ValueError(f"pooler must be {shown}, not {asked!r}")
         self.asked = asked
         self.mode = UNKNOWN if asked == "auto" else asked
-        self.prepares = asked in ("none", "session")
+        # Nothing is left to be found out.
+        self.is_known = self.prepares = asked in ("none", "session")
         self._looks = 0
         # Whether the connections looked at were told of processes that may exist.
         self._may_exist: bool | None = None
@@ -104,8 +106,6 @@ class Pooler:
         if self.asked == "transaction":
             # Only whether it keeps track of prepared statements is not known.
             return None if self._looks else Look.STARE
-        if self.asked != "auto":
-            return None
         may_stare = self._looks < MOST_LOOKS
         if self.mode == UNKNOWN:
             made_up = not _may_exist(told)
@@ -114,8 +114,9 @@ class Pooler:
             return Look.STARE
         # Has one come since, or gone?
         kind, usual = _may_exist(told), self._may_exist
-        odd = kind != usual and (self.mode == "none" or kind)
-        return Look.GLANCE if odd and last is None else None
+        if last is None and usual is not None and kind != usual:
+            return Look.GLANCE if kind or self.mode == "none" else None
+        return None
 
     def looking(self, look: Look) -> None:
         """Take note that a look is taken, whatever comes of it."""
