@@ -16,7 +16,7 @@ from edgepool.psycopg import _detection, _pooler
 from edgepool.psycopg._detection import NAME, PROCESS, SESSION, Detection
 from edgepool.psycopg._pooler import Look, Pooler, Sight
 from support.parity import entered, eventually, execute, fetch, result, spawn
-from support.pg import at_rest
+from support.pg import at_rest, load, more
 from support.pg_proxy import Proxy
 
 REAL, MADE_UP = 4711, 1 << 30
@@ -190,7 +190,7 @@ MODES = {"session": "undetermined", "transaction": "transaction"}
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_it_costs_two_statements_in_the_life_of_a_pool(
+async def test_it_costs_three_statements_in_the_life_of_a_pool(
     colour, before, mode, made_up
 ):
     proxy = before(mode)
@@ -202,7 +202,23 @@ async def test_it_costs_two_statements_in_the_life_of_a_pool(
 
         assert found == pool.statistics().pooler == MODES[mode]
 
-    assert looks(proxy) == [Look.STARE, Look.STARE]
+    assert looks(proxy) == [Look.STARE, Look.GLANCE, Look.STARE]
+
+
+async def test_when_clients_queue_one_connection_is_enough(colour, bouncer, made_up):
+    pooler = bouncer("transaction", default_pool_size=2)
+    async with (
+        colour.pool(pooler.conninfo_for(), min_size=8, pooler="none") as others,
+        load(others, 16, "select pg_sleep(0.001)") as busy,
+    ):
+        await more(busy, 20)
+        found = []
+        for _ in range(5):
+            async with colour.pool(pooler.conninfo_for(), min_size=1) as pool:
+                await at_rest(pool, 1)
+                found.append(pool.statistics().pooler)
+
+    assert "transaction" in found
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -213,9 +229,9 @@ async def test_it_does_so_also_if_its_number_might_be_a_process(
     async with colour.pool(proxy.conninfo(), min_size=3) as pool:
         await at_rest(pool, 3)
 
-        assert pool.statistics().pooler == "undetermined"
+        assert pool.statistics().pooler == MODES[mode]
 
-    assert looks(proxy) == [Look.GLANCE, Look.STARE]
+    assert looks(proxy) == [Look.GLANCE, Look.STARE, Look.STARE]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -487,28 +503,41 @@ async def test_a_pooler_that_has_gone_is_noticed(colour, conninfo, bouncer, made
 
 def look_at(pooler, process, told=MADE_UP, shared=False, **sight):
     """Take all looks that a pooler wants at a new connection; tell which."""
-    taken, last = [], None
-    while (look := pooler.next_look(told, last)) is not None:
+    taken = ()
+    while (look := pooler.next_look(told, taken)) is not None:
         pooler.looking(look)
         renames = look is Look.STARE and sight.get("renames", False)
         pooler.saw(Sight(told, process, renames=renames), shared)
-        taken.append(look)
-        last = look
-    return taken
+        taken += (look,)
+    return list(taken)
 
 
-def test_a_pooler_is_looked_at_by_two_connections():
+def test_two_connections_look_at_a_pooler():
     pooler = Pooler("auto")
 
-    assert [look_at(pooler, p) for p in (1, 2, 3)] == [[Look.STARE], [Look.STARE], []]
+    assert look_at(pooler, 1) == [Look.STARE, Look.GLANCE]
+    assert look_at(pooler, 2) == [Look.STARE]
+    assert look_at(pooler, 3) == []
     assert (pooler.mode, pooler.prepares) == ("undetermined", False)
 
 
 def test_a_process_of_two_is_proof():
     pooler = Pooler("auto")
     look_at(pooler, 1)
-    look_at(pooler, 1, shared=True)
 
+    assert look_at(pooler, 1, shared=True) == [Look.STARE]
+    assert look_at(pooler, 1) == []
+    assert (pooler.mode, pooler.prepares) == ("transaction", False)
+
+
+def test_a_process_that_changes_is_proof():
+    pooler = Pooler("auto")
+    pooler.looking(Look.STARE)
+    pooler.saw(Sight(MADE_UP, 1), shared=False)
+    pooler.looking(Look.GLANCE)
+    pooler.saw(Sight(MADE_UP, 2), shared=True)
+
+    assert pooler.next_look(MADE_UP, (Look.STARE, Look.GLANCE)) is None
     assert (pooler.mode, pooler.prepares) == ("transaction", False)
 
 

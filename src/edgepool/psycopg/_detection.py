@@ -73,8 +73,8 @@ class _Witness(NamedTuple):
         )
 
 
-# How a connection was looked at, and what that has shown; None: not yet.
-_Seen: TypeAlias = tuple[Look | None, Sight | None]
+# How a connection was looked at, and what that has shown last.
+_Seen: TypeAlias = tuple[tuple[Look, ...], "Sight | None"]
 
 
 class Detection:
@@ -100,7 +100,7 @@ class Detection:
 
     def look(self, conn: psycopg.Connection[Any]) -> None:
         """Look at a new connection, if it can tell something new."""
-        seen: _Seen = None, None
+        seen: _Seen = (), None
         while self._turns or self._wants_to(conn, seen):
             mine = Event()
             if (turn := self._turns.setdefault("looks", mine)) is not mine:
@@ -115,7 +115,7 @@ class Detection:
 
     async def look_async(self, conn: psycopg.AsyncConnection[Any]) -> None:
         """Look at a new connection; see `look`."""
-        seen: _Seen = None, None
+        seen: _Seen = (), None
         while self._turns or self._wants_to(conn, seen):
             mine = asyncio.get_running_loop().create_future()
             if (turn := self._turns.setdefault("looks", mine)) is not mine:
@@ -162,7 +162,7 @@ class Detection:
                 "%s: pooler: %s; prepared statements: %s",
                 *(self._name(), pooler.mode, prepared),
             )
-        return look, sight
+        return (*seen[0], look), sight
 
     def _is_shared(self, sight: Sight, seen: Sight | None) -> bool:
         if seen is not None and seen.process != sight.process:

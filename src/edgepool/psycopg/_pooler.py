@@ -5,9 +5,10 @@ there are three signs:
 
 - libpq was told another process id than the server's own: there is a pooler. PgBouncer
   makes a number up, mostly one that no process can have.
-- two connections that are open have one server process: it is not theirs for longer
-  than a transaction. It shows when one of them is at rest, so its absence proves
-  nothing, and no sign proves that a pooler lends its sessions for good.
+- two connections that are open have one server process, or one connection has another
+  one than before: it is not theirs for longer than a transaction. The former shows when
+  little is going on, the latter when clients queue. That neither does proves nothing,
+  and no sign proves that a pooler lends its sessions for good.
 - a prepared statement has another name at the server: the pooler keeps track of them,
   which it does only where sessions are shared.
 """
@@ -23,8 +24,9 @@ Asked: TypeAlias = Literal["auto", "none", "session", "transaction"]
 UNKNOWN: Final = "unknown"
 UNDETERMINED: Final = "undetermined"
 
-# How many round trips are spent on it. The second one is for what the first has raised.
-MOST_LOOKS: Final = 2
+# How often connections are stared at. With a glance beside the first stare, a pooler is
+# worth three round trips; no pooler is one, a glance.
+MOST_STARES: Final = 2
 
 # No process of Linux has a higher number.
 MOST_PROCESSES: Final = 4_194_304
@@ -80,7 +82,7 @@ class Pooler:
         self.mode = UNKNOWN if asked == "auto" else asked
         # Nothing is left to be found out.
         self.is_known = self.prepares = asked in ("none", "session")
-        self._looks = 0
+        self._stares = 0
         # Whether the connections looked at were told of processes that may exist.
         self._may_exist: bool | None = None
 
@@ -94,19 +96,21 @@ class Pooler:
         """Whether it is known that a session lasts for a transaction only."""
         return self.mode == "transaction"
 
-    def next_look(self, told: int, last: Look | None = None) -> Look | None:
+    def next_look(self, told: int, taken: tuple[Look, ...] = ()) -> Look | None:
         """Tell how to look at a new connection; None for nearly all.
 
         Args:
             told: the process that libpq was told of.
-            last: how this connection was looked at already.
+            taken: how this connection was looked at already.
         """
-        if last is Look.STARE:
-            return None  # there is no more to it
         if self.asked == "transaction":
             # Only whether it keeps track of prepared statements is not known.
-            return None if self._looks else Look.STARE
-        may_stare = self._looks < MOST_LOOKS
+            return None if self._stares else Look.STARE
+        if Look.STARE in taken:
+            # Does it have another process by now?
+            again = self.mode == UNDETERMINED and self._stares == len(taken) == 1
+            return Look.GLANCE if again else None
+        may_stare = self._stares < MOST_STARES
         if self.mode == UNKNOWN:
             made_up = not _may_exist(told)
             return Look.STARE if made_up and may_stare else Look.GLANCE
@@ -114,7 +118,7 @@ class Pooler:
             return Look.STARE
         # Has one come since, or gone?
         kind, usual = _may_exist(told), self._may_exist
-        if last is None and usual is not None and kind != usual:
+        if not taken and usual is not None and kind != usual:
             return Look.GLANCE if kind or self.mode == "none" else None
         return None
 
@@ -122,7 +126,7 @@ class Pooler:
         """Take note that a look is taken, whatever comes of it."""
         # A pooler that breaks off when it is stared at is to be left alone afterwards.
         if look is Look.STARE:
-            self._looks += 1
+            self._stares += 1
 
     def saw(self, sight: Sight, shared: bool) -> None:
         """Take note of what a look has shown.
@@ -136,10 +140,9 @@ class Pooler:
             self.prepares = sight.renames
             return
         if sight.told == sight.process:
-            self.mode, self.prepares, self._looks = "none", True, 0
+            self.mode, self.prepares, self._stares = "none", True, 0
         elif self.mode in (UNKNOWN, "none"):
             self.mode, self.prepares = UNDETERMINED, False
-            self._looks = max(self._looks, 1)
         elif self._may_exist != _may_exist(sight.told):
             return  # a pooler as before, with an unusual number
         self._may_exist = _may_exist(sight.told)
@@ -148,6 +151,6 @@ class Pooler:
 
     def saw_nothing(self) -> None:
         """Take note that the server does not understand the question."""
-        self._looks = MOST_LOOKS
+        self._stares = MOST_STARES
         if self.mode == UNKNOWN:
             self.mode = UNDETERMINED
