@@ -10,10 +10,17 @@ from contextlib import ExitStack
 from types import SimpleNamespace
 
 import pytest
+from psycopg.pq import ConnStatus
 
 import edgepool
 from edgepool.psycopg import _detection, _pooler
-from edgepool.psycopg._detection import NAME, PROCESS, SESSION, Detection
+from edgepool.psycopg._detection import (
+    NAME,
+    PROCESS,
+    SESSION,
+    Detection,
+    _Witness,
+)
 from edgepool.psycopg._pooler import Look, Pooler, Sight
 from support.parity import entered, eventually, execute, fetch, result, spawn
 from support.pg import at_rest, load, more
@@ -203,6 +210,46 @@ async def test_it_costs_three_statements_in_the_life_of_a_pool(
         assert found == pool.statistics().pooler == MODES[mode]
 
     assert looks(proxy) == [Look.STARE, Look.GLANCE, Look.STARE]
+
+
+async def test_a_session_that_is_passed_on_is_not_shared(colour, bouncer, made_up):
+    pooler = bouncer("session", default_pool_size=1)
+    async with colour.pool(pooler.conninfo_for(), min_size=1) as pool:
+        await at_rest(pool, 1)
+        async with entered(pool.connection()) as conn:
+            before = await fetch(conn, "select pg_backend_pid()")
+        await result(pool.drain())
+        await at_rest(pool, 1)
+        async with entered(pool.connection()) as conn:
+            assert await fetch(conn, "select pg_backend_pid()") == before
+
+        assert pool.statistics().pooler == "undetermined"
+
+
+class Libpq:
+    """As much of libpq's connection as is asked about a witness."""
+
+    def __init__(self, status=ConnStatus.OK):
+        self.status = status
+
+
+HERE, THERE = ("here", 1), ("there", 1)
+
+
+@pytest.mark.parametrize(
+    ("pgconn", "readable", "session", "held"),
+    [
+        (Libpq(), [], HERE, True),
+        (Libpq(), [], THERE, False),  # the same number, of another server
+        (Libpq(), [1], HERE, False),  # that may be its end
+        (Libpq(ConnStatus.BAD), [], HERE, False),
+        (None, [], HERE, False),
+    ],
+)
+def test_a_witness_must_be_alive(pgconn, readable, session, held):
+    witness = _Witness(lambda: pgconn, lambda timeout: readable, HERE)
+
+    assert witness.has_held(session) is held
 
 
 async def test_when_clients_queue_one_connection_is_enough(colour, bouncer, made_up):
