@@ -604,6 +604,9 @@ def test_an_unusual_number_changes_nothing():
     assert look_at(pooler, 2, told=REAL) == [Look.GLANCE]
     assert look_at(pooler, 2) == []
     assert (pooler.mode, pooler.prepares) == ("transaction", False)
+    # So it can still be seen to have gone.
+    assert look_at(pooler, REAL, told=REAL) == [Look.GLANCE]
+    assert (pooler.mode, pooler.prepares) == ("none", True)
 
 
 def test_a_pooler_that_breaks_off_when_it_is_stared_at_is_left_alone():

@@ -204,7 +204,7 @@ class CommonAdapter(Generic[C]):
             conn.close = returns(ref(conn))  # type: ignore[attr-defined]
 
     def _fit(self, conn: C) -> None:
-        """Fit a new connection, and the pool, to what is in front of the server."""
+        """Fit a new connection, and the resets, to what is in front of the server."""
         detection, reset = self.detection, self._wanted_reset
         kwargs: object = self.kwargs
         given = isinstance(kwargs, Mapping) and "prepare_threshold" in kwargs
@@ -213,9 +213,7 @@ class CommonAdapter(Generic[C]):
             detection.warn_of_sessions(conn.pgconn, reset)
             if isinstance(reset, str):  # it would clean somebody else's
                 reset = None
-        self._reset, pool = reset, self.pool()
-        if pool is not None:
-            pool._returns_clean = reset is None
+        self._reset = reset
 
     @contextmanager
     def _in_hand(self, conn: C) -> Generator[C, None, None]:
