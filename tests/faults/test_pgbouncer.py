@@ -5,11 +5,13 @@ How it is found out that there is one: tests/psycopg/test_pooler.py.
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import psycopg
 import pytest
 
+from edgepool.psycopg._cancel import CANCEL_WITHIN
 from support.parity import (
     FLAVOURS,
     borrowed,
@@ -22,6 +24,7 @@ from support.parity import (
     waiter,
 )
 from support.pg import (
+    TASKS,
     application_name,
     at_rest,
     beside,
@@ -234,6 +237,42 @@ async def test_a_query_under_way_is_cancelled_by_close(colour, behind, sessions)
         assert isinstance(await error_of(asked), psycopg.OperationalError)
 
         await eventually(lambda: not sessions.states["active"], within=GUARD)
+
+
+async def test_a_query_under_way_is_cancelled_with_its_task(behind, sessions):
+    async with TASKS.pool(behind, min_size=1) as pool:
+
+        async def work():
+            async with pool.connection() as conn:
+                await conn.execute(SLEEP)
+
+        task = asyncio.create_task(work())
+        await eventually(lambda: SLEEP in sessions.queries)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await eventually(lambda: not sessions.states["active"], within=GUARD)
+
+        async with pool.connection() as conn:
+            assert await fetch(conn, "select 1") == 1
+
+
+async def test_a_pooler_that_is_silent_does_not_hold_up_the_cut(
+    colour, behind, pooler, sessions
+):
+    async with colour.pool(behind, min_size=1) as pool:
+        conn = await result(pool.getconn())
+        asked = spawn(execute, conn, SLEEP)
+        await eventually(lambda: SLEEP in sessions.queries)
+        await beside(pooler.freeze)
+        started = time.monotonic()
+        await result(pool.close(timeout=0.05))
+
+        assert isinstance(await error_of(asked), psycopg.OperationalError)
+        # The request to cancel is given up after a second, twice at the most.
+        assert time.monotonic() - started < 2 * CANCEL_WITHIN + GUARD
+
+    await beside(pooler.thaw)
 
 
 # --- mishaps --------------------------------------------------------------------------
