@@ -23,9 +23,9 @@ from psycopg.conninfo import make_conninfo
 from psycopg.pq import ConnStatus, TransactionStatus
 
 from .._adapter import PermanentError
-from ._dsn import NOT_LIBPQ, Dsn, parse
 from ._cancel import ACTIVE, request_cancel, send_apart
 from ._detection import Detection
+from ._dsn import NOT_LIBPQ, Dsn, parse
 from ._forked import disown
 from ._handles import Session, pgconn_behind, renewed
 from ._liveness import survives_news, watch
