@@ -512,6 +512,21 @@ async def test_configure_may_set_what_it_likes_where_sessions_are_ones_own(
     assert messages(caplog) == []
 
 
+@pytest.mark.parametrize("says", ["pgbouncer=true", "pgbouncer=false"])
+async def test_what_the_dsn_says_counts_if_there_is_a_pooler(
+    colour, server, bouncer, says
+):
+    found = []
+    for port in (server.port, bouncer("session").port):
+        dsn = f"postgresql://{server.user}@127.0.0.1:{port}/postgres?{says}"
+        async with colour.pool(dsn, min_size=1) as pool:
+            await at_rest(pool, 1)
+            found.append(pool.statistics().pooler)
+
+    modes = {"pgbouncer=true": "transaction", "pgbouncer=false": "undetermined"}
+    assert found == ["none", modes[says]]
+
+
 # --- when it comes, or goes -----------------------------------------------------------
 
 

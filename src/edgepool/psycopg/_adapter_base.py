@@ -115,6 +115,7 @@ class CommonAdapter(Generic[C]):
             dsn = parse(given)
         except ValueError as error:
             raise PermanentError(str(error)) from None
+        self.detection.pooler.hint = dsn.pooler
         if dsn.arguments and callable(self.conninfo) and not self._has_warned:
             self._has_warned = True
             connect_log.warning(

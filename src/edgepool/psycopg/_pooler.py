@@ -82,6 +82,8 @@ class Pooler:
         self.mode = UNKNOWN if asked == "auto" else asked
         # Nothing is left to be found out.
         self.is_known = self.prepares = asked in ("none", "session")
+        # The mode that the DSN says, which counts if there is a pooler.
+        self.hint: str | None = None
         self._stares = 0
         # Whether the connections looked at were told of processes that may exist.
         self._may_exist: bool | None = None
@@ -142,7 +144,7 @@ class Pooler:
         if sight.told == sight.process:
             self.mode, self.prepares, self._stares = "none", True, 0
         elif self.mode in (UNKNOWN, "none"):
-            self.mode, self.prepares = UNDETERMINED, False
+            self.mode, self.prepares = self.hint or UNDETERMINED, False
         elif self._may_exist != _may_exist(sight.told):
             return  # a pooler as before, with an unusual number
         self._may_exist = _may_exist(sight.told)
@@ -153,4 +155,4 @@ class Pooler:
         """Take note that the server does not understand the question."""
         self._stares = MOST_STARES
         if self.mode == UNKNOWN:
-            self.mode = UNDETERMINED
+            self.mode = self.hint or UNDETERMINED
