@@ -33,22 +33,34 @@ demo: $(VENV)/.demo ## See 200 threads and 1,000 tasks share ten connections
 test: test-here test-everywhere ## Run all tests, and the core's on every Python found
 
 .PHONY: test-here
-test-here: $(VENV)/.test tls
+test-here: $(VENV)/.test tls pgbouncer
 	$(BIN)/python -m pytest
+
+# $(call installed,the call that finds it,Debian's package,what to say without it)
+define installed
+@if ! PYTHONPATH=tests $(BIN)/python -c '$(1)' 2>/dev/null; then \
+  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+    apt-get update --quiet && apt-get install --quiet --yes $(2); \
+  else \
+    echo $(3); exit 1; \
+  fi; \
+fi
+endef
 
 # The wheel's PostgreSQL was built without OpenSSL.
 .PHONY: tls
 tls: $(VENV)/.test ## Have a PostgreSQL that speaks TLS; on Debian, install it
-	@if ! PYTHONPATH=tests $(BIN)/python -c 'from support.tls import bin_dir; bin_dir()' \
-	  2>/dev/null; then \
-	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    apt-get update --quiet && apt-get install --quiet --yes postgresql; \
-	  else \
-	    echo "tests over TLS need a PostgreSQL that was built with OpenSSL: install one" \
-	      "(Debian: apt-get install postgresql), or say where it is," \
-	      "as in 'EDGEPOOL_TLS_BIN_DIR=/opt/postgresql/bin make test'"; exit 1; \
-	  fi; \
-	fi
+	$(call installed,from support.tls import bin_dir; bin_dir(),postgresql,\
+	  "tests over TLS need a PostgreSQL that was built with OpenSSL: install one" \
+	  "(Debian: apt-get install postgresql)$(,) or say where it is$(,)" \
+	  "as in 'EDGEPOOL_TLS_BIN_DIR=/opt/postgresql/bin make test'")
+
+.PHONY: pgbouncer
+pgbouncer: $(VENV)/.test ## Have a PgBouncer; on Debian, install it
+	$(call installed,from support.pgbouncer import program; program(),pgbouncer,\
+	  "tests behind a pooler need PgBouncer: install it" \
+	  "(Debian: apt-get install pgbouncer)$(,) or say where it is$(,)" \
+	  "as in 'EDGEPOOL_PGBOUNCER=/opt/bin/pgbouncer make test'")
 
 .PHONY: lint
 lint: $(VENV)/.lint ## Check format and lint

@@ -70,7 +70,9 @@ def clock():
 @pytest.fixture
 def pool(clock, monkeypatch):
     monkeypatch.setattr(edgepool.psycopg._pool, "monotonic", clock)
-    pool = ConnectionPool(connection_class=FakeConnection, min_size=1, open=False)
+    pool = ConnectionPool(
+        connection_class=FakeConnection, min_size=1, open=False, pooler="none"
+    )
     pool._engine.clock = clock
     with pool:
         pool.wait()
@@ -80,7 +82,7 @@ def pool(clock, monkeypatch):
 @pytest.fixture
 def async_pool(clock):
     pool = AsyncConnectionPool(
-        connection_class=AsyncFakeConnection, min_size=1, open=False
+        connection_class=AsyncFakeConnection, min_size=1, open=False, pooler="none"
     )
     pool._engine.clock = clock
     return pool

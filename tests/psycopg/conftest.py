@@ -1,6 +1,7 @@
 """What tests of one colour and then the other ask for; see `support.pg_fixtures`."""
 
 from support.pg_fixtures import (
+    bouncer,
     colour,
     guarded,
     proxy,
@@ -9,4 +10,12 @@ from support.pg_fixtures import (
     sessions,
 )
 
-__all__ = ["colour", "guarded", "proxy", "pytest_pyfunc_call", "role", "sessions"]
+__all__ = [
+    "bouncer",
+    "colour",
+    "guarded",
+    "proxy",
+    "pytest_pyfunc_call",
+    "role",
+    "sessions",
+]

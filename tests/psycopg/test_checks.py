@@ -202,7 +202,8 @@ async def test_idle_connections_are_checked_in_the_background(colour, conninfo, 
 
 
 async def test_without_a_check_an_empty_query_keeps_them(colour, proxy):
-    async with colour.pool(proxy.conninfo(), min_size=1, check_after=0.02) as pool:
+    arguments = {"check_after": 0.02, "pooler": "none"}
+    async with colour.pool(proxy.conninfo(), min_size=1, **arguments) as pool:
         await at_rest(pool, 1)
         await eventually(lambda: proxy.messages.count(("Q", b"\0")) >= 3)
 

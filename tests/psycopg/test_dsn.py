@@ -148,6 +148,7 @@ VALUES = {
     "max_connecting": ("none", None),
     "check_after": ("0.5", 0.5),
     "nested": ("wait", "wait"),
+    "pooler": ("session", "session"),
     "track_borrows": ("on", True),
     "shed_target": ("0.05", 0.05),
     "shed_interval": ("2", 2.0),

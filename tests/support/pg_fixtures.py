@@ -8,12 +8,14 @@ from __future__ import annotations
 import gc
 import inspect
 import itertools
+from contextlib import ExitStack
 
 import psycopg
 import pytest
 
 from support.pg import COLOURS, Sessions, application_name
 from support.pg_proxy import Proxy
+from support.pgbouncer import PgBouncer
 
 _numbers = itertools.count(1)
 
@@ -48,6 +50,17 @@ def proxy(conninfo):
     running = Proxy(conninfo)
     yield running
     running.close()
+
+
+@pytest.fixture
+def bouncer(server):
+    """Start poolers before the shared server: `bouncer("transaction", **settings)`."""
+    with ExitStack() as started:
+
+        def start(mode, **settings):
+            return started.enter_context(PgBouncer(server, mode, **settings))
+
+        yield start
 
 
 @pytest.fixture(scope="session")

@@ -84,7 +84,7 @@ class _Link:
             while data := self.client.recv(CHUNK):
                 self.proxy.heard(self._reader.feed(data))
                 self._pass_on(data)
-                server.sendall(data)
+                server.sendall(data.replace(*self.proxy.replace))
         # Also a hang-up is swallowed by a network that swallows.
         self._pass_on(b"")
         _shut(server)
@@ -144,6 +144,7 @@ class Proxy:
         messages: what they have sent, in order: the protocol's letter, and the body.
         delay: how many seconds everything takes longer, in either direction.
         rate: how many bytes pass in a second, in either direction.
+        replace: what clients say that becomes something else, of the same length.
     """
 
     def __init__(self, conninfo: str) -> None:
@@ -154,6 +155,7 @@ class Proxy:
         self.messages: list[tuple[str, bytes]] = []
         self.delay = 0.0
         self.rate = float("inf")
+        self.replace = b"", b""
         self.open = threading.Event()
         self.open.set()
         self.closing = threading.Event()

@@ -92,6 +92,8 @@ class PoolStatistics(NamedTuple):
     """Connections that were borrowed, and dropped instead of returned."""
     failing_since: float | None
     """Since when connecting fails, on the pool's clock; None while it works."""
+    pooler: str = "unknown"
+    """What a pool of connections to PostgreSQL has found in front of the server."""
 
 
 def snapshot(

@@ -57,16 +57,16 @@ class ConnectionAdapter(CommonAdapter[CT]):
         conn._pool = None
         return conn
 
-    @property
-    def configure(self) -> Callable[[CT], None] | None:
-        """How to have the user configure a new connection, if that is wanted."""
-        return None if self._configure is None else self._have_configured
-
-    def _have_configured(self, conn: CT, /) -> None:
-        assert self._configure is not None
+    def configure(self, conn: CT, /) -> None:
+        """Fit a new connection to what is before the server; have it configured."""
+        self.detection.look(conn)
+        self._fit(conn)
+        if self._configure is None:
+            return
         conn._pool = self.pool()
         try:
-            self._configure(conn)
+            with self.detection.listening(conn.pgconn):
+                self._configure(conn)
             must_be_idle(conn, "configure", self._configure)
         except psycopg.ProgrammingError as error:
             raise PermanentError(str(error)) from error

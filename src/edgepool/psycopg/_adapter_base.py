@@ -13,7 +13,7 @@ import logging
 import os
 import socket
 from abc import abstractmethod
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from weakref import WeakKeyDictionary, ref
@@ -23,7 +23,8 @@ from psycopg.conninfo import make_conninfo
 from psycopg.pq import ConnStatus, TransactionStatus
 
 from .._adapter import PermanentError
-from ._cancel import ACTIVE, request_cancel
+from ._cancel import ACTIVE, request_cancel, send_apart
+from ._detection import Detection
 from ._dsn import NOT_LIBPQ, Dsn, parse
 from ._forked import disown
 from ._handles import Session, pgconn_behind, renewed
@@ -63,9 +64,10 @@ class CommonAdapter(Generic[C]):
         configure: called with a new connection.
         check: called with a connection before it is lent.
         reset: called with a connection that was returned; or "clean".
+        pooler: what is in front of the server; "auto": that is to be found out.
 
     Raises:
-        ValueError: `reset` is another string.
+        ValueError: `reset` or `pooler` is another string.
         TypeError: what is to be called cannot be; says which argument, and its value.
     """
 
@@ -80,6 +82,7 @@ class CommonAdapter(Generic[C]):
         configure: Callable[[C], Any] | None,
         check: Callable[[C], Any],
         reset: Callable[[C], Any] | str | None,
+        pooler: str,
     ) -> None:
         if isinstance(reset, str) and reset != "clean":
             raise ValueError(f"reset must be a function or 'clean', not {reset!r}")
@@ -99,7 +102,8 @@ class CommonAdapter(Generic[C]):
         self.pool: Callable[[], Any] = lambda: None
         self._configure = configure
         self._check = check
-        self._reset = reset
+        self._reset = self._wanted_reset = reset
+        self.detection = Detection(pooler, lambda: self._name)
         self._errors: ConnectErrors | None = None
         self._has_warned = False
         # What is to be told to the server about connections that were cut off.
@@ -111,6 +115,7 @@ class CommonAdapter(Generic[C]):
             dsn = parse(given)
         except ValueError as error:
             raise PermanentError(str(error)) from None
+        self.detection.pooler.hint = dsn.pooler
         if dsn.arguments and callable(self.conninfo) and not self._has_warned:
             self._has_warned = True
             connect_log.warning(
@@ -150,12 +155,14 @@ class CommonAdapter(Generic[C]):
         pgconn = pgconn_behind(conn)
         if pgconn is None:
             return
-        if (request := request_cancel(pgconn)) is not None:
+        request = request_cancel(pgconn)
+        if request is not None and self.detection.pooler.is_there:
+            # It forgets whom to cancel for when its client goes.
+            if send_apart(request, pgconn, _shut_down):
+                return
+        elif request is not None:
             self._requests[pgconn] = request
-        with suppress(OSError, psycopg.Error):
-            twin = socket.socket(fileno=os.dup(pgconn.socket))
-            with twin:
-                twin.shutdown(socket.SHUT_RDWR)
+        _shut_down(pgconn)
 
     def closes_at_once(self, conn: C, /) -> bool:
         """Tell whether there is nothing to wait for in closing the connection.
@@ -196,6 +203,18 @@ class CommonAdapter(Generic[C]):
         )
         if returns is not None:
             conn.close = returns(ref(conn))  # type: ignore[attr-defined]
+
+    def _fit(self, conn: C) -> None:
+        """Fit a new connection, and the resets, to what is in front of the server."""
+        detection, reset = self.detection, self._wanted_reset
+        kwargs: object = self.kwargs
+        given = isinstance(kwargs, Mapping) and "prepare_threshold" in kwargs
+        detection.fit(conn, given)
+        if detection.pooler.shares_sessions:
+            detection.warn_of_sessions(conn.pgconn, reset)
+            if isinstance(reset, str):  # it would clean somebody else's
+                reset = None
+        self._reset = reset
 
     @contextmanager
     def _in_hand(self, conn: C) -> Generator[C, None, None]:
@@ -257,6 +276,13 @@ class CommonAdapter(Generic[C]):
         if isinstance(self._reset, str):
             return "configure", self._configure
         return "reset", self._reset
+
+
+def _shut_down(pgconn: PGconn) -> None:
+    with suppress(OSError, psycopg.Error):
+        twin = socket.socket(fileno=os.dup(pgconn.socket))
+        with twin:
+            twin.shutdown(socket.SHUT_RDWR)
 
 
 def session_of(conn: C) -> Session[C]:

@@ -58,16 +58,16 @@ class AsyncConnectionAdapter(CommonAdapter[ACT]):
         conn._pool = None
         return conn
 
-    @property
-    def configure(self) -> Callable[[ACT], Any] | None:
-        """How to have the user configure a new connection, if that is wanted."""
-        return None if self._configure is None else self._have_configured
-
-    async def _have_configured(self, conn: ACT, /) -> None:
-        assert self._configure is not None
+    async def configure(self, conn: ACT, /) -> None:
+        """Fit a new connection to what is before the server; have it configured."""
+        await self.detection.look_async(conn)
+        self._fit(conn)
+        if self._configure is None:
+            return
         conn._pool = self.pool()
         try:
-            await self._configure(conn)
+            with self.detection.listening(conn.pgconn):
+                await self._configure(conn)
             must_be_idle(conn, "configure", self._configure)
         except psycopg.ProgrammingError as error:
             raise PermanentError(str(error)) from error

@@ -31,6 +31,7 @@ from ._arguments import takes_dsn
 from ._async_adapter import AsyncConnectionAdapter
 from ._face import NullFace, PsycopgFace, own_engine
 from ._leases import AsyncConnectionLease, lend, take_back
+from ._pooler import Asked
 
 
 @own_engine
@@ -93,6 +94,9 @@ class AsyncConnectionPool(
             served within shed_target. Default: 1.
         direct_conninfo: the way to the database past an external pooler, in the same
             forms: for migrations, LISTEN, advisory locks and COPY. Default: None.
+        pooler: what is in front of the server: "none", or PgBouncer or the like in
+            "session" or "transaction" mode. "auto": found out at the first connection;
+            behind one that may mix them up, prepared statements are off.
 
     Raises:
         ValueError: an argument is out of range; says which, its value and the limit.
@@ -130,6 +134,7 @@ class AsyncConnectionPool(
         shed_target: float | None = None,
         shed_interval: float = 1.0,
         direct_conninfo: AsyncConninfoParam | Mapping[str, Any] | None = None,
+        pooler: Asked = "auto",
     ) -> None:
         if open:
             warnings.warn(
@@ -145,6 +150,7 @@ class AsyncConnectionPool(
             configure,
             check or self.check_connection,
             reset,
+            pooler,
         )
         self._set_up_psycopg(
             adapter,
@@ -277,6 +283,7 @@ class AsyncNullConnectionPool(
         shed_target: float | None = None,
         shed_interval: float = 1.0,
         direct_conninfo: AsyncConninfoParam | Mapping[str, Any] | None = None,
+        pooler: Asked = "auto",
     ) -> None:
         super().__init__(
             conninfo,
@@ -304,6 +311,7 @@ class AsyncNullConnectionPool(
             shed_target=shed_target,
             shed_interval=shed_interval,
             direct_conninfo=direct_conninfo,
+            pooler=pooler,
         )
 
     async def wait(self, timeout: float = 30.0) -> None:

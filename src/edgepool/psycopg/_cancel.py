@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
+from contextlib import suppress
 from threading import Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -59,6 +61,28 @@ def send(request: Request, pgconn: abc.PGconn) -> None:
             wait_conn(_attempt(request, pgconn), interval=GLANCE)
     finally:
         request.finish()
+
+
+def send_apart(
+    request: Request, pgconn: abc.PGconn, then: Callable[[abc.PGconn], None]
+) -> bool:
+    """Send a request in a thread of its own, and go on there; False if there is none.
+
+    Takes `CANCEL_WITHIN` on a network that is silent.
+    """
+
+    def work() -> None:
+        try:
+            with suppress(psycopg.Error, OSError):
+                send(request, pgconn)
+        finally:
+            then(pgconn)
+
+    try:
+        Thread(target=work, daemon=True).start()
+    except RuntimeError:  # no thread to be had
+        return False
+    return True
 
 
 async def send_async(request: Request, pgconn: abc.PGconn) -> None:

@@ -116,6 +116,7 @@ ARGUMENTS: Final[Mapping[str, Reader]] = {
     "max_connecting": or_none(whole),
     "check_after": seconds,
     "nested": str,
+    "pooler": str,
     "track_borrows": flag,
     "shed_target": or_none(seconds),
     "shed_interval": seconds,

@@ -221,6 +221,11 @@ class PsycopgFace(Face[C, A]):
 
     # --- statistics ---------------------------------------------------------------
 
+    def statistics(self) -> PoolStatistics:
+        """Return a snapshot of the pool."""
+        pooler = self._adapter.detection.pooler
+        return self._driver.statistics()._replace(pooler=pooler.mode)
+
     def get_stats(self) -> dict[str, int]:
         """Return psycopg_pool's numbers: gauges, and counters that are not 0.
 

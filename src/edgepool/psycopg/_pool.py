@@ -31,6 +31,7 @@ from ._adapter import ConnectionAdapter
 from ._arguments import takes_dsn
 from ._face import NullFace, PsycopgFace, own_engine
 from ._leases import ConnectionLease, lend, take_back
+from ._pooler import Asked
 
 
 @own_engine
@@ -89,6 +90,9 @@ class ConnectionPool(
             served within shed_target. Default: 1.
         direct_conninfo: the way to the database past an external pooler, in the same
             forms: for migrations, LISTEN, advisory locks and COPY. Default: None.
+        pooler: what is in front of the server: "none", or PgBouncer or the like in
+            "session" or "transaction" mode. "auto": found out at the first connection;
+            behind one that may mix them up, prepared statements are off.
 
     Raises:
         ValueError: an argument is out of range; says which, its value and the limit.
@@ -126,6 +130,7 @@ class ConnectionPool(
         shed_target: float | None = None,
         shed_interval: float = 1.0,
         direct_conninfo: ConninfoParam | Mapping[str, Any] | None = None,
+        pooler: Asked = "auto",
     ) -> None:
         adapter = ConnectionAdapter[CT](
             conninfo,
@@ -134,6 +139,7 @@ class ConnectionPool(
             configure,
             check or self.check_connection,
             reset,
+            pooler,
         )
         self._set_up_psycopg(
             adapter,
@@ -264,6 +270,7 @@ class NullConnectionPool(
         shed_target: float | None = None,
         shed_interval: float = 1.0,
         direct_conninfo: ConninfoParam | Mapping[str, Any] | None = None,
+        pooler: Asked = "auto",
     ) -> None:
         super().__init__(
             conninfo,
@@ -291,6 +298,7 @@ class NullConnectionPool(
             shed_target=shed_target,
             shed_interval=shed_interval,
             direct_conninfo=direct_conninfo,
+            pooler=pooler,
         )
 
     def wait(self, timeout: float = 30.0) -> None:

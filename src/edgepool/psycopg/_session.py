@@ -18,7 +18,7 @@ from psycopg.pq import ExecStatus, TransactionStatus
 if TYPE_CHECKING:
     from psycopg._connection_base import BaseConnection
     from psycopg.abc import PQGen
-    from psycopg.pq.abc import PGresult
+    from psycopg.pq.abc import PGconn, PGresult
 
 IDLE: Final = int(TransactionStatus.IDLE)
 INTRANS: Final = int(TransactionStatus.INTRANS)
@@ -62,11 +62,11 @@ def tidied(conn: BaseConnection[Any], then: bytes = b"") -> PQGen[None]:
 def _tidy(conn: BaseConnection[Any], then: bytes) -> PQGen[None]:
     pgconn = conn.pgconn
     if pgconn.transaction_status == IDLE:
-        yield from _execute(conn, then)
+        yield from execute(pgconn, then)
         return
     if pgconn.transaction_status == INTRANS:
         try:
-            results = yield from _execute(conn, CHANGES, ROLLBACK, then)
+            results = yield from execute(pgconn, CHANGES, ROLLBACK, then)
         except psycopg.Error:
             # A server that speaks the protocol, but does not have the function.
             if pgconn.transaction_status != INERROR:
@@ -75,7 +75,7 @@ def _tidy(conn: BaseConnection[Any], then: bytes) -> PQGen[None]:
             if results[0].get_value(0, 0) == b"t":
                 yield from _forget_prepared(conn)
             return
-    yield from _execute(conn, ROLLBACK, then)
+    yield from execute(pgconn, ROLLBACK, then)
     yield from _forget_prepared(conn)
 
 
@@ -84,9 +84,10 @@ def _forget_prepared(conn: BaseConnection[Any]) -> PQGen[None]:
     yield from conn._prepared.maintain_gen(conn)
 
 
-def _execute(conn: BaseConnection[Any], *statements: bytes) -> PQGen[list[PGresult]]:
-    conn.pgconn.send_query(b"; ".join(filter(None, statements)))
-    results: list[PGresult] = yield from generators.execute(conn.pgconn)
+def execute(pgconn: PGconn, *statements: bytes) -> PQGen[list[PGresult]]:
+    """Execute statements in one round trip, past all that psycopg does about them."""
+    pgconn.send_query(b"; ".join(filter(None, statements)))
+    results: list[PGresult] = yield from generators.execute(pgconn)
     for result in results:
         if result.status == ExecStatus.FATAL_ERROR:
             raise psycopg.errors.error_from_result(result)

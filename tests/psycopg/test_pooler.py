@@ -1,0 +1,644 @@
+"""What the pool finds out about a pooler in front of its server, and what that costs.
+
+Behind a real PgBouncer: what it does about it is in tests/faults/test_pgbouncer.py.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack
+from types import SimpleNamespace
+
+import pytest
+from psycopg.pq import ConnStatus
+
+import edgepool
+from edgepool.psycopg import _detection, _pooler
+from edgepool.psycopg._detection import (
+    NAME,
+    PROCESS,
+    SESSION,
+    Detection,
+    _Witness,
+)
+from edgepool.psycopg._pooler import Look, Pooler, Sight
+from support.parity import entered, eventually, execute, fetch, result, spawn
+from support.pg import at_rest, load, more
+from support.pg_proxy import Proxy
+
+REAL, MADE_UP = 4711, 1 << 30
+
+POOLS = (
+    edgepool.ConnectionPool,
+    edgepool.AsyncConnectionPool,
+    edgepool.NullConnectionPool,
+    edgepool.AsyncNullConnectionPool,
+)
+
+
+def looks(proxy):
+    """The looks among what clients have sent."""
+    texts = {PROCESS.decode(): Look.GLANCE, SESSION.decode(): Look.STARE}
+    return [texts[sql] for sql in proxy.statements if sql in texts]
+
+
+@pytest.fixture
+def made_up():
+    """Have any number be one that no process has, as PgBouncer's are but for 0.1 %."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_pooler, "_may_exist", lambda process: False)
+        yield patch
+
+
+@pytest.fixture
+def plausible(monkeypatch):
+    """Have any number be one that a process may have."""
+    monkeypatch.setattr(_pooler, "_may_exist", lambda process: True)
+
+
+# --- the argument ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cls", POOLS, ids=lambda cls: cls.__name__)
+def test_another_word_is_refused(cls):
+    message = (
+        "^pooler must be 'auto', 'none', 'session' or 'transaction', not 'pgbouncer'$"
+    )
+    with pytest.raises(ValueError, match=message):
+        cls(open=False, pooler="pgbouncer")
+
+
+@pytest.mark.parametrize("cls", POOLS, ids=lambda cls: cls.__name__)
+def test_what_the_user_says_is_what_there_is(cls):
+    pool = cls(open=False, pooler="session")
+
+    assert pool.statistics().pooler == "session"
+
+
+@pytest.mark.parametrize("cls", POOLS, ids=lambda cls: cls.__name__)
+def test_before_the_first_connection_nothing_is_known(cls):
+    assert cls(open=False).statistics().pooler == "unknown"
+
+
+# --- without a pooler -----------------------------------------------------------------
+
+
+async def test_it_costs_one_statement_in_the_life_of_a_pool(colour, proxy):
+    async with colour.pool(proxy.conninfo(), min_size=4) as pool:
+        await at_rest(pool, 4)
+        async with entered(pool.connection()) as conn:
+            threshold = conn.prepare_threshold
+        await result(pool.drain())
+        await at_rest(pool, 4)
+
+        assert (pool.statistics().pooler, threshold) == ("none", 5)
+        assert proxy.statements == [PROCESS.decode()]
+
+
+@pytest.mark.parametrize("pooler", ["none", "session"])
+async def test_it_costs_nothing_if_the_user_says_what_there_is(colour, proxy, pooler):
+    async with colour.pool(proxy.conninfo(), min_size=2, pooler=pooler) as pool:
+        await at_rest(pool, 2)
+        async with entered(pool.connection()) as conn:
+            assert conn.prepare_threshold == 5
+
+        assert (pool.statistics().pooler, proxy.statements) == (pooler, [])
+
+
+async def test_it_comes_before_configure_and_opens_no_transaction(colour, proxy):
+    async def configure(conn):
+        await execute(conn, "select 'mine'")
+        await result(conn.commit())
+
+    callback = colour.callback(configure)
+    async with colour.pool(proxy.conninfo(), min_size=1, configure=callback) as pool:
+        await at_rest(pool, 1)
+
+    sent = [PROCESS.decode(), "BEGIN", "select 'mine'", "COMMIT"]
+    assert proxy.statements == sent
+
+
+async def test_nothing_is_logged_about_it(colour, conninfo, caplog):
+    with caplog.at_level(logging.INFO, "edgepool.pooler"):
+        async with colour.pool(conninfo, min_size=1) as pool:
+            await at_rest(pool, 1)
+
+    assert [r for r in caplog.records if r.name == "edgepool.pooler"] == []
+
+
+async def test_numbers_that_no_process_of_linux_has_are_no_pooler(
+    colour, proxy, made_up
+):
+    async with colour.pool(proxy.conninfo(), min_size=3) as pool:
+        await at_rest(pool, 3)
+
+        assert pool.statistics().pooler == "none"
+
+    assert looks(proxy) == [Look.STARE]
+
+
+async def test_a_server_that_does_not_know_its_processes_is_taken_for_a_pooler(
+    colour, proxy, monkeypatch
+):
+    monkeypatch.setattr(_detection, "PROCESS", b"SELECT no_such_function()")
+    async with colour.pool(proxy.conninfo(), min_size=3) as pool:
+        await at_rest(pool, 3)
+        async with entered(pool.connection()) as conn:
+            assert conn.prepare_threshold is None
+        assert pool.statistics().pooler == "undetermined"
+
+    assert proxy.statements == ["SELECT no_such_function()"]
+
+
+# --- one looks for all ----------------------------------------------------------------
+
+
+async def test_others_wait_for_who_looks(colour, proxy):
+    proxy.delay = 0.02
+    async with colour.pool(proxy.conninfo(), min_size=5, max_connecting=5) as pool:
+        await at_rest(pool, 5)
+
+    assert looks(proxy) == [Look.GLANCE]
+
+
+async def test_but_not_for_one_who_hears_nothing(colour, proxy, monkeypatch):
+    monkeypatch.setattr(_detection, "PATIENCE", 0.05)
+    proxy.black_hole_at("Q", PROCESS)
+    async with colour.pool(proxy.conninfo(), min_size=0, max_size=3) as pool:
+        first = spawn(pool.getconn)
+        await eventually(lambda: looks(proxy))
+        proxy.lose()  # what was sent; who comes now is served
+
+        conn = await first
+        assert await fetch(conn, "select 1") == 1
+        await result(pool.putconn(conn))
+        assert pool.statistics().pooler == "none"
+
+    assert looks(proxy) == [Look.GLANCE, Look.GLANCE]
+
+
+# --- behind a pooler ------------------------------------------------------------------
+
+
+@pytest.fixture
+def before(bouncer):
+    """Make a proxy before a pooler, to see what is sent to it: `before(mode)`."""
+    with ExitStack() as started:
+
+        def make(mode):
+            proxy = Proxy(bouncer(mode).conninfo_for())
+            started.callback(proxy.close)
+            return proxy
+
+        yield make
+
+
+MODES = {"session": "undetermined", "transaction": "transaction"}
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_it_costs_three_statements_in_the_life_of_a_pool(
+    colour, before, mode, made_up
+):
+    proxy = before(mode)
+    async with colour.pool(proxy.conninfo(), min_size=4) as pool:
+        await at_rest(pool, 4)
+        found = pool.statistics().pooler
+        await result(pool.drain())
+        await at_rest(pool, 4)
+
+        assert found == pool.statistics().pooler == MODES[mode]
+
+    assert looks(proxy) == [Look.STARE, Look.GLANCE, Look.STARE]
+
+
+async def test_a_session_that_is_passed_on_is_not_shared(colour, bouncer, made_up):
+    pooler = bouncer("session", default_pool_size=1)
+    async with colour.pool(pooler.conninfo_for(), min_size=1) as pool:
+        await at_rest(pool, 1)
+        async with entered(pool.connection()) as conn:
+            before = await fetch(conn, "select pg_backend_pid()")
+        await result(pool.drain())
+        await at_rest(pool, 1)
+        async with entered(pool.connection()) as conn:
+            assert await fetch(conn, "select pg_backend_pid()") == before
+
+        assert pool.statistics().pooler == "undetermined"
+
+
+class Libpq:
+    """As much of libpq's connection as is asked about a witness."""
+
+    def __init__(self, status=ConnStatus.OK):
+        self.status = status
+
+
+HERE, THERE = ("here", 1), ("there", 1)
+
+
+@pytest.mark.parametrize(
+    ("pgconn", "readable", "session", "held"),
+    [
+        (Libpq(), [], HERE, True),
+        (Libpq(), [], THERE, False),  # the same number, of another server
+        (Libpq(), [1], HERE, False),  # that may be its end
+        (Libpq(ConnStatus.BAD), [], HERE, False),
+        (None, [], HERE, False),
+    ],
+)
+def test_a_witness_must_be_alive(pgconn, readable, session, held):
+    witness = _Witness(lambda: pgconn, lambda timeout: readable, HERE)
+
+    assert witness.has_held(session) is held
+
+
+async def test_when_clients_queue_one_connection_is_enough(colour, bouncer, made_up):
+    pooler = bouncer("transaction", default_pool_size=2)
+    async with (
+        colour.pool(pooler.conninfo_for(), min_size=8, pooler="none") as others,
+        load(others, 16, "select pg_sleep(0.001)") as busy,
+    ):
+        await more(busy, 20)
+        found = []
+        for _ in range(5):
+            async with colour.pool(pooler.conninfo_for(), min_size=1) as pool:
+                await at_rest(pool, 1)
+                found.append(pool.statistics().pooler)
+
+    assert "transaction" in found
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_it_does_so_also_if_its_number_might_be_a_process(
+    colour, before, mode, plausible
+):
+    proxy = before(mode)
+    async with colour.pool(proxy.conninfo(), min_size=3) as pool:
+        await at_rest(pool, 3)
+
+        assert pool.statistics().pooler == MODES[mode]
+
+    assert looks(proxy) == [Look.GLANCE, Look.STARE, Look.STARE]
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_prepared_statements_are_off_before_the_first_one(colour, bouncer, mode):
+    seen = []
+
+    async def configure(conn):
+        seen.append(conn.prepare_threshold)
+
+    async with colour.pool(
+        bouncer(mode).conninfo_for(), min_size=3, configure=colour.callback(configure)
+    ) as pool:
+        await at_rest(pool, 3)
+        async with entered(pool.connection()) as conn:
+            assert conn.prepare_threshold is None
+
+    assert seen == [None, None, None]
+
+
+async def test_nothing_is_left_behind(colour, bouncer, admin):
+    pooler = bouncer("transaction", default_pool_size=1)
+    async with colour.pool(pooler.conninfo_for(), min_size=2) as pool:
+        await at_rest(pool, 2)
+        async with entered(pool.connection()) as conn:
+            left = "select count(*) from pg_prepared_statements"
+            assert await fetch(conn, left) == 0
+
+
+@pytest.mark.parametrize("asked", ["auto", "transaction"])
+async def test_they_stay_on_if_it_keeps_track_of_them(colour, before, asked):
+    proxy = before("transaction")
+    # Its own name for a statement, as PgBouncer has since 1.21.
+    proxy.replace = NAME + b"\0", b"PGBOUNCER_0001\0"
+    async with colour.pool(proxy.conninfo(), min_size=2, pooler=asked) as pool:
+        await at_rest(pool, 2)
+        async with entered(pool.connection()) as conn:
+            assert conn.prepare_threshold == 5
+            assert pool.statistics().pooler == "transaction"
+
+    assert looks(proxy).count(Look.STARE) == 1
+
+
+async def test_a_pooler_that_cannot_prepare_is_looked_at_once(
+    colour, before, monkeypatch, made_up
+):
+    monkeypatch.setattr(_detection, "SESSION", b"SELECT no_such_function()")
+    proxy = before("transaction")
+    async with colour.pool(proxy.conninfo(), min_size=3) as pool:
+        await at_rest(pool, 3)
+        async with entered(pool.connection()) as conn:
+            assert conn.prepare_threshold is None
+            assert pool.statistics().pooler == "undetermined"
+
+    assert proxy.statements.count("SELECT no_such_function()") == 1
+
+
+async def test_without_a_libpq_that_closes_statements_none_is_prepared(
+    colour, before, monkeypatch, made_up
+):
+    capabilities = _detection.capabilities
+    monkeypatch.setattr(capabilities, "has_send_close_prepared", lambda: False)
+    proxy = before("transaction")
+    async with colour.pool(proxy.conninfo(), min_size=2) as pool:
+        await at_rest(pool, 2)
+        async with entered(pool.connection()) as conn:
+            assert conn.prepare_threshold is None
+            assert pool.statistics().pooler == "transaction"
+
+    assert [body for kind, body in proxy.messages if NAME + b"\0" in body] == []
+
+
+async def test_one_line_tells(colour, bouncer, caplog, made_up):
+    conninfo = bouncer("transaction").conninfo_for()
+    with caplog.at_level(logging.INFO, "edgepool.pooler"):
+        async with colour.pool(conninfo, min_size=1, name="mine") as pool:
+            await at_rest(pool, 1)
+
+    assert messages(caplog) == ["mine: pooler: undetermined; prepared statements: off"]
+
+
+# --- what the user has asked for ------------------------------------------------------
+
+
+def messages(caplog):
+    return [r.getMessage() for r in caplog.records if r.name == "edgepool.pooler"]
+
+
+@pytest.mark.parametrize("threshold", [0, 5])
+async def test_a_threshold_that_was_asked_for_is_not_used(
+    colour, bouncer, caplog, threshold
+):
+    conninfo = bouncer("transaction").conninfo_for()
+    kwargs = {"prepare_threshold": threshold}
+    with caplog.at_level(logging.WARNING, "edgepool.pooler"):
+        async with colour.pool(
+            conninfo, min_size=3, kwargs=kwargs, name="mine"
+        ) as pool:
+            await at_rest(pool, 3)
+            async with entered(pool.connection()) as conn:
+                assert conn.prepare_threshold is None
+
+    assert messages(caplog) == [
+        f"mine: prepare_threshold={threshold} is not used: this pooler may mix up the"
+        " prepared statements of its clients"
+    ]
+
+
+async def test_but_it_is_if_the_user_knows_what_is_there(colour, bouncer, caplog):
+    conninfo = bouncer("transaction").conninfo_for()
+    arguments = {"kwargs": {"prepare_threshold": 0}, "pooler": "transaction"}
+    async with colour.pool(conninfo, min_size=2, name="mine", **arguments) as pool:
+        await at_rest(pool, 2)
+        async with entered(pool.connection()) as conn:
+            assert conn.prepare_threshold == 0
+
+    assert messages(caplog) == [
+        "mine: prepare_threshold=0 as asked for, though this pooler may mix up the"
+        " prepared statements of its clients"
+    ]
+
+
+async def test_what_is_for_sessions_is_warned_of_once(colour, bouncer, caplog):
+    pooler = bouncer("transaction", ignore_startup_parameters="options")
+    arguments = {"reset": "clean", "kwargs": {"options": "-c statement_timeout=5s"}}
+    async with colour.pool(
+        pooler.conninfo_for(), min_size=3, name="mine", **arguments
+    ) as pool:
+        await at_rest(pool, 3)
+
+    assert messages(caplog) == [
+        "mine: reset='clean' does nothing: behind this pooler, the next transaction"
+        " has another session",
+        "mine: the connection parameter options is for a session: behind this pooler,"
+        " set it for the role, or in each transaction",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "warnings"),
+    [
+        (b"", 0),
+        (b"endpoint=ep-cool-name", 0),  # tells some poolers where to
+        (b"-c search_path=mine", 1),
+        (b"endpoint=ep-cool-name --search_path=mine", 1),
+    ],
+)
+def test_options_that_set_nothing_are_not_warned_of(caplog, options, warnings):
+    detection = Detection("transaction", lambda: "mine")
+
+    detection.warn_of_sessions(SimpleNamespace(options=options), reset=None)
+
+    assert len(messages(caplog)) == warnings
+
+
+LASTING = [
+    ("set search_path to mine", "set"),
+    ("SET SESSION statement_timeout = '5s'", "SET"),
+    ("select 1; set work_mem = '1MB'", "set"),
+    ("select set_config('search_path', 'mine', false)", "set_config"),
+    ("listen news", "listen"),
+    ("create temporary table mine (n int)", "create temporary"),
+    ("prepare mine as select 1", "prepare"),
+    ("select pg_advisory_lock(1)", "pg_advisory_lock"),
+    ("select pg_try_advisory_lock(1)", "pg_try_advisory_lock"),
+]
+PASSING = [
+    "set local search_path to mine",
+    "set transaction read only",
+    "set session characteristics as transaction read only",
+    "set timezone to 'UTC'",
+    "set time zone 'UTC'",
+    "select set_config('TimeZone', 'UTC', false)",
+    "select set_config('search_path', 'mine', true)",
+    "select pg_advisory_xact_lock(1)",
+]
+
+
+def configuring(colour, *statements):
+    """Make a `configure` that executes something."""
+
+    async def configure(conn):
+        for statement in statements:
+            await execute(conn, statement)
+        await result(conn.commit())
+
+    return colour.callback(configure)
+
+
+@pytest.mark.parametrize(("statement", "word"), LASTING, ids=lambda s: s)
+async def test_what_configure_leaves_on_a_session_is_warned_of(
+    colour, bouncer, caplog, statement, word
+):
+    conninfo = bouncer("transaction").conninfo_for()
+    configure = configuring(colour, statement)
+    async with colour.pool(
+        conninfo,
+        min_size=1,
+        configure=configure,
+        pooler="transaction",
+        name="mine",
+    ) as pool:
+        await at_rest(pool, 1)
+        await result(pool.drain())
+        await at_rest(pool, 1)
+
+    assert messages(caplog) == [
+        f"mine: configure leaves something on the session ({word}): behind this pooler,"
+        " the next transaction has another one"
+    ]
+
+
+async def test_what_configure_does_not_leave_is_not(colour, bouncer, caplog):
+    conninfo = bouncer("transaction").conninfo_for()
+    configure = configuring(colour, *PASSING)
+    async with colour.pool(
+        conninfo, min_size=2, configure=configure, pooler="transaction"
+    ) as pool:
+        await at_rest(pool, 2)
+
+    assert messages(caplog) == []
+
+
+async def test_configure_may_set_what_it_likes_where_sessions_are_ones_own(
+    colour, bouncer, caplog
+):
+    conninfo = bouncer("session").conninfo_for()
+    configure = configuring(colour, "set search_path to mine")
+    async with colour.pool(conninfo, min_size=2, configure=configure) as pool:
+        await at_rest(pool, 2)
+
+    assert messages(caplog) == []
+
+
+@pytest.mark.parametrize("says", ["pgbouncer=true", "pgbouncer=false"])
+async def test_what_the_dsn_says_counts_if_there_is_a_pooler(
+    colour, server, bouncer, says
+):
+    found = []
+    for port in (server.port, bouncer("session").port):
+        dsn = f"postgresql://{server.user}@127.0.0.1:{port}/postgres?{says}"
+        async with colour.pool(dsn, min_size=1) as pool:
+            await at_rest(pool, 1)
+            found.append(pool.statistics().pooler)
+
+    modes = {"pgbouncer=true": "transaction", "pgbouncer=false": "undetermined"}
+    assert found == ["none", modes[says]]
+
+
+# --- when it comes, or goes -----------------------------------------------------------
+
+
+async def test_a_pooler_that_has_come_is_noticed(colour, conninfo, bouncer):
+    async with colour.pool(conninfo, min_size=1) as pool:
+        await at_rest(pool, 1)
+        pool.conninfo = bouncer("session").conninfo_for()
+        await result(pool.drain())
+        await at_rest(pool, 1)
+        async with entered(pool.connection()) as conn:
+            assert conn.prepare_threshold is None
+            assert pool.statistics().pooler == "undetermined"
+
+
+async def test_a_pooler_that_has_gone_is_noticed(colour, conninfo, bouncer, made_up):
+    behind = bouncer("transaction").conninfo_for()
+    async with colour.pool(behind, min_size=2, reset="clean") as pool:
+        await at_rest(pool, 2)
+        found = pool.statistics().pooler
+        made_up.undo()
+        pool.conninfo = conninfo
+        await result(pool.drain())
+        await at_rest(pool, 2)
+        async with entered(pool.connection()) as conn:
+            await execute(conn, "set statement_timeout = 1")
+        await at_rest(pool, 2)
+        async with entered(pool.connection()) as conn:
+            assert conn.prepare_threshold == 5
+            assert await fetch(conn, "show statement_timeout") == "0"
+
+        assert (found, pool.statistics().pooler) == ("transaction", "none")
+
+
+# --- the decisions --------------------------------------------------------------------
+
+
+def look_at(pooler, process, told=MADE_UP, shared=False, **sight):
+    """Take all looks that a pooler wants at a new connection; tell which."""
+    taken = ()
+    while (look := pooler.next_look(told, taken)) is not None:
+        pooler.looking(look)
+        renames = look is Look.STARE and sight.get("renames", False)
+        pooler.saw(Sight(told, process, renames=renames), shared)
+        taken += (look,)
+    return list(taken)
+
+
+def test_two_connections_look_at_a_pooler():
+    pooler = Pooler("auto")
+
+    assert look_at(pooler, 1) == [Look.STARE, Look.GLANCE]
+    assert look_at(pooler, 2) == [Look.STARE]
+    assert look_at(pooler, 3) == []
+    assert (pooler.mode, pooler.prepares) == ("undetermined", False)
+
+
+def test_a_process_of_two_is_proof():
+    pooler = Pooler("auto")
+    look_at(pooler, 1)
+
+    assert look_at(pooler, 1, shared=True) == [Look.STARE]
+    assert look_at(pooler, 1) == []
+    assert (pooler.mode, pooler.prepares) == ("transaction", False)
+
+
+def test_a_process_that_changes_is_proof():
+    pooler = Pooler("auto")
+    pooler.looking(Look.STARE)
+    pooler.saw(Sight(MADE_UP, 1), shared=False)
+    pooler.looking(Look.GLANCE)
+    pooler.saw(Sight(MADE_UP, 2), shared=True)
+
+    assert pooler.next_look(MADE_UP, (Look.STARE, Look.GLANCE)) is None
+    assert (pooler.mode, pooler.prepares) == ("transaction", False)
+
+
+def test_another_name_is_proof_and_makes_preparing_safe():
+    pooler = Pooler("auto")
+
+    assert look_at(pooler, 1, renames=True) == [Look.STARE]
+    assert look_at(pooler, 2, renames=True) == []
+    assert (pooler.mode, pooler.prepares) == ("transaction", True)
+
+
+def test_an_unusual_number_changes_nothing():
+    pooler = Pooler("auto")
+    look_at(pooler, 1)
+    look_at(pooler, 1, shared=True)
+
+    assert look_at(pooler, 2, told=REAL) == [Look.GLANCE]
+    assert look_at(pooler, 2) == []
+    assert (pooler.mode, pooler.prepares) == ("transaction", False)
+    # So it can still be seen to have gone.
+    assert look_at(pooler, REAL, told=REAL) == [Look.GLANCE]
+    assert (pooler.mode, pooler.prepares) == ("none", True)
+
+
+def test_a_pooler_that_breaks_off_when_it_is_stared_at_is_left_alone():
+    pooler = Pooler("auto")
+    for _ in range(2):
+        assert pooler.next_look(MADE_UP) is Look.STARE
+        pooler.looking(Look.STARE)
+
+    assert look_at(pooler, 1) == [Look.GLANCE]
+    assert look_at(pooler, 1) == []
+    assert (pooler.mode, pooler.prepares) == ("undetermined", False)
+
+
+def test_a_glance_that_came_to_nothing_is_repeated():
+    pooler = Pooler("auto")
+    for _ in range(3):
+        pooler.looking(Look.GLANCE)
+
+    assert look_at(pooler, REAL, told=REAL) == [Look.GLANCE]
+    assert (pooler.mode, pooler.prepares) == ("none", True)
