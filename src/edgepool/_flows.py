@@ -234,8 +234,11 @@ async def _connect(driver: Driver[T], entry: Entry[T]) -> None:
     started = driver.clock()
     failing_since = core.failing_since
     try:
-        resource = await driver.adapter.connect()
-        await _configure(driver, entry, resource)
+        # The entry's from the first moment on: they end together.
+        entry.resource, entry.connected = await driver.adapter.connect(), True
+        if driver.configure is not None:
+            deadline = driver.clock() + CONFIGURE
+            await driver.bounded(driver.configure(entry.resource), entry, deadline)
     except BaseException as error:
         _connect_failed(driver, entry, error)
         if not isinstance(error, Exception):
@@ -243,8 +246,8 @@ async def _connect(driver: Driver[T], entry: Entry[T]) -> None:
         return
     ended = driver.clock()
     driver.faces.clear()
-    driver.introduce(entry, resource)
-    driver.tell(core.connected, entry, resource, ended - started)
+    driver.introduce(entry, entry.resource)
+    driver.tell(core.connected, entry, entry.resource, ended - started)
     if failing_since is not None:
         lasted = ended - failing_since
         connect_log.info("%s: connected again after %.2f s", driver.name, lasted)
@@ -270,27 +273,6 @@ def _connect_failed(driver: Driver[T], entry: Entry[T], error: BaseException) ->
     connect_log.log(level, "%s: cannot connect: %s", driver.name, cause)
     if news:
         known.add(text)
-
-
-async def _configure(driver: Driver[T], entry: Entry[T], resource: T) -> None:
-    if driver.configure is None:
-        return
-    entry.resource, entry.connected = resource, True  # for `abort` to find
-    deadline = driver.clock() + CONFIGURE
-    try:
-        await driver.bounded(driver.configure(resource), entry, deadline)
-    except Exception:
-        entry.connected = False
-        del entry.resource
-        try:
-            await _cancel(driver, resource)
-        finally:
-            await driver.adapter.close(resource)
-        raise
-    except BaseException:  # in a hurry; and somebody may still be using it
-        entry.connected = False
-        del entry.resource
-        raise
 
 
 async def _check(driver: Driver[T], entry: Entry[T]) -> None:
@@ -324,13 +306,14 @@ async def _close(driver: Driver[T], entry: Entry[T]) -> None:
     reason = entry.reason.value if entry.reason else "not needed"
     retire_log.info("%s: closing a connection: %s", driver.name, reason)
     try:
-        try:
-            await _cancel(driver, entry.resource)
-        finally:
-            await driver.adapter.close(entry.resource)
-    except Exception as error:
-        retire_log.info("%s: error while closing: %s", driver.name, error)
+        await _cancel(driver, entry.resource)
     finally:
+        try:
+            await driver.adapter.close(entry.resource)
+        except Exception as error:
+            retire_log.info("%s: error while closing: %s", driver.name, error)
+        # Not if that was interrupted: then the place is free when the entry is no more,
+        # and the resource with it.
         driver.tell(driver.core.was_closed, entry)
 
 

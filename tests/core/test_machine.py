@@ -211,6 +211,8 @@ class Histories(RuleBasedStateMachine):
         pool = self.pool
         kind = type(one_of(pool.todo, which))
         if kind is Connect and not well:
+            if clean:
+                pool.begin_configuring()
             pool.fail_one()
         elif kind is Connect:
             pool.connect_one()

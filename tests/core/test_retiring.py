@@ -510,3 +510,23 @@ def test_a_check_is_no_use_of_a_connection():
     pool.tick(at=10.0)
 
     assert [Reason.UNUSED] == reasons(pool)
+
+
+# --- what could not be configured -----------------------------------------------------
+
+
+def test_what_could_not_be_configured_is_closed_before_its_place_is_free():
+    pool = Driven(max_size=1)
+    waiter = pool.wait()
+    pool.begin_configuring()
+
+    pool.fail_one()
+    pool.tick(at=pool.wake_at)
+
+    assert [Reason.UNCONFIGURED] == reasons(pool)
+    assert [] == pool.wanted(Connect)
+
+    pool.close_one()
+
+    assert pool.connect_one() is served(waiter)
+    assert 1 == len(pool.living)

@@ -467,6 +467,8 @@ class Watched(Driven):
             return entry in self.drained and self.core.open
         if entry.reason is Reason.CLOSED:
             return not self.core.open
+        if entry.reason is Reason.UNCONFIGURED:
+            return entry.connected
         return entry.reason in (Reason.BROKEN, Reason.LOST, Reason.SOILED)
 
     def _may_renew(self, entry: Entry[Resource]) -> bool:

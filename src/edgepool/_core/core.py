@@ -74,11 +74,17 @@ class PoolCore(Lending[T]):
     def connect_failed(
         self, now: float, entry: Entry[T], error: BaseException, permanent: bool
     ) -> None:
-        """Record a failed connect: back off, or tell those whom waiting cannot help."""
+        """Record a failed connect: back off, or tell those whom waiting cannot help.
+
+        What is connected, but could not be configured, is closed.
+        """
         self._counters.connect_errors += 1
         if self._ledger.left(entry):
             return
-        self._ledger.forget(entry)
+        if entry.connected:
+            self._ledger.retire(entry, Reason.UNCONFIGURED)
+        else:
+            self._ledger.forget(entry)
         before = entry.predecessor() if entry.predecessor else None
         if before is not None:
             before.succeeded = False

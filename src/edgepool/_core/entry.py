@@ -43,6 +43,7 @@ class Reason(Enum):
     LOST = "found dead"
     BROKEN = "returned broken"
     SOILED = "could not be reset"
+    UNCONFIGURED = "could not be configured"
     DRAINED = "drained"
     CLOSED = "the pool is closed"
     FORKED = "this is a forked child, and it belongs to the parent process"

@@ -12,7 +12,7 @@ TRANSITIONS: dict[tuple[State, State], str] = {
     (State.CONNECTING, State.IDLE): "connected, nobody waits",
     (State.CONNECTING, State.IN_USE): "connected, handed to a waiter",
     (State.CONNECTING, State.GONE): "connect failed",
-    (State.CONNECTING, State.CLOSING): "connected, not wanted any more",
+    (State.CONNECTING, State.CLOSING): "not configured, or not wanted any more",
     (State.CONNECTING, State.ABORTED): "close() ran out of time",
     (State.IDLE, State.IN_USE): "borrowed",
     (State.IDLE, State.CHECKING): "not proven alive for a while, or suspected",

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from sys import _getframe
@@ -55,6 +56,7 @@ class ConnectionAdapter(CommonAdapter[CT]):
                 raise PermanentError(str(cause)) from cause
             raise cause from None
         conn._pool = None
+        conn._edgepool_opened_by = os.getpid()  # type: ignore[attr-defined]
         return conn
 
     def configure(self, conn: CT, /) -> None:

@@ -194,7 +194,6 @@ class CommonAdapter(Generic[C]):
         """Take note of what every borrower is to find."""
         pool = self.pool()
         returns = None if pool is None or not pool.close_returns else self._returning
-        conn._edgepool_opened_by = os.getpid()  # type: ignore[attr-defined]
         conn._edgepool = Session(  # type: ignore[attr-defined]
             conn,
             watch(conn.pgconn.socket),

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from inspect import isawaitable
 from sys import _getframe
@@ -56,6 +57,7 @@ class AsyncConnectionAdapter(CommonAdapter[ACT]):
                 raise PermanentError(str(cause)) from cause
             raise cause from None
         conn._pool = None
+        conn._edgepool_opened_by = os.getpid()  # type: ignore[attr-defined]
         return conn
 
     async def configure(self, conn: ACT, /) -> None:

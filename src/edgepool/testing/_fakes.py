@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from threading import Condition, Event
 from time import monotonic
 from typing import Literal, NamedTuple, TypeAlias
+from weakref import WeakKeyDictionary
 
 Operation: TypeAlias = Literal["connect", "check", "reset", "close"]
 
@@ -32,13 +33,16 @@ class FakeEvent(NamedTuple):
     """When, on the server's clock."""
     what: str
     """An operation that began (`"connect"`), or what came of it: `"connected"`,
-    `"connect failed"`, `"killed"`, `"aborted"`, `"closed"`…"""
+    `"connect failed"`, `"killed"`, `"aborted"`, `"closed"`, `"dropped"`…"""
     session: int
     """The number of the session: 1 is the first that somebody tried to open."""
 
 
 class FakeSession:
     """What a fake pool lends: a session of a `FakeServer`.
+
+    It ends when it is closed or killed, or when nobody refers to it any more, as a
+    connection of psycopg does.
 
     Attributes:
         number: 1 for the first session that somebody tried to open.
@@ -52,9 +56,15 @@ class FakeSession:
         self.dirty: bool = False
         self.hopeless: bool = False
         self._server = server
+        self._connected = False
         self._ended_by: str | None = None
         self._closes = 0
         self._step: _Step | None = None
+
+    def __del__(self) -> None:
+        # Without the lock: the garbage collector may run while this very thread has it.
+        if self._connected and self._ended_by is None:
+            self._server._log("dropped", self)
 
     @property
     def alive(self) -> bool:
@@ -157,7 +167,8 @@ class FakeServer:
         self._refusal: BaseException | None = None
         self._scripts = {operation: _Script() for operation in OPERATIONS}
         self._under_way: dict[_Step, None] = {}
-        self._sessions: dict[FakeSession, None] = {}
+        # Weakly: who is dropped has ended, whether anybody has said so or not.
+        self._sessions = WeakKeyDictionary[FakeSession, None]()
         self._changed = Condition()
         self.delay("connect", connect_delay)
 
@@ -319,6 +330,7 @@ class FakeServer:
                 self._note(f"{operation} failed", session)
                 raise error
             elif operation == "connect":
+                session._connected = True
                 self._sessions[session] = None
                 self._note("connected", session)
             elif operation == "reset":
@@ -358,8 +370,11 @@ class FakeServer:
         step.wake()
 
     def _note(self, what: str, session: FakeSession) -> None:
-        self.log.append(FakeEvent(self.clock(), what, session.number))
+        self._log(what, session)
         self._changed.notify_all()
+
+    def _log(self, what: str, session: FakeSession) -> None:
+        self.log.append(FakeEvent(self.clock(), what, session.number))
 
     def _mistake(self, what: str, session: FakeSession) -> None:
         self.mistakes.append(f"{what} of session {session.number}")
