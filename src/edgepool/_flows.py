@@ -234,15 +234,14 @@ async def _connect(driver: Driver[T], entry: Entry[T]) -> None:
     started = driver.clock()
     failing_since = core.failing_since
     try:
-        # The entry's from the first moment on: they end together.
+        # The entry's from the first moment on. Who is interrupted lets go of both, and
+        # tells nobody: the place is free when they are no more.
         entry.resource, entry.connected = await driver.adapter.connect(), True
         if driver.configure is not None:
             deadline = driver.clock() + CONFIGURE
             await driver.bounded(driver.configure(entry.resource), entry, deadline)
-    except BaseException as error:
+    except Exception as error:
         _connect_failed(driver, entry, error)
-        if not isinstance(error, Exception):
-            raise
         return
     ended = driver.clock()
     driver.faces.clear()
@@ -256,16 +255,14 @@ async def _connect(driver: Driver[T], entry: Entry[T]) -> None:
         connect_log.info("%s: connected in %.4f s", driver.name, took)
 
 
-def _connect_failed(driver: Driver[T], entry: Entry[T], error: BaseException) -> None:
+def _connect_failed(driver: Driver[T], entry: Entry[T], error: Exception) -> None:
     # Not in `_connect`: by a name for the cause there, the error and the frame would
     # keep each other alive until the collector runs, and a half-open session with them.
     permanent = isinstance(error, (PermanentError, *PROGRAMMING_ERRORS))
-    cause = error
+    cause: BaseException = error
     if isinstance(error, PermanentError) and error.__cause__ is not None:
         cause = error.__cause__
     driver.tell(driver.core.connect_failed, entry, cause, permanent)
-    if not isinstance(error, Exception):
-        return
     # One line for an outage, and one for each new face of it, to a limit.
     known, text = driver.faces, str(cause)
     news = text not in known and len(known) < FACES
@@ -312,8 +309,7 @@ async def _close(driver: Driver[T], entry: Entry[T]) -> None:
             await driver.adapter.close(entry.resource)
         except Exception as error:
             retire_log.info("%s: error while closing: %s", driver.name, error)
-        # Not if that was interrupted: then the place is free when the entry is no more,
-        # and the resource with it.
+        # Not by who is interrupted in that: as in `_connect`.
         driver.tell(driver.core.was_closed, entry)
 
 

@@ -249,7 +249,10 @@ async def test_two_operations_at_a_time_on_a_session_are_a_mistake(world):
 def test_a_test_of_threads_can_wait_until_something_is_true():
     server = FakeServer()
     server.hang("connect")
-    connecting = threading.Thread(target=FakeAdapter(server).connect)
+    connected = []
+    connecting = threading.Thread(
+        target=lambda: connected.append(FakeAdapter(server).connect())
+    )
     connecting.start()
 
     server.wait_until(lambda server: server.under_way("connect") == 1)
@@ -257,6 +260,16 @@ def test_a_test_of_threads_can_wait_until_something_is_true():
     server.wait_until(lambda server: len(server.sessions) == 1)
 
     connecting.join()
+
+
+def test_a_session_that_nobody_has_any_more_has_ended():
+    server = FakeServer()
+    kept, dropped = [FakeAdapter(server).connect() for _ in range(2)]
+
+    del dropped
+
+    assert (kept,) == server.sessions
+    assert ("dropped", 2) == server.log[-1][1:]
 
 
 def test_a_test_of_threads_does_not_wait_for_ever():

@@ -19,13 +19,12 @@ import pytest
 
 from edgepool import Pool, PoolTimeout
 from edgepool._drivers import threads
-from edgepool._drivers.housekeeper import Housekeeper
-from edgepool._drivers.workers import Workers
 from edgepool.testing import FakeAdapter, FakeServer
 from support.interrupt import SOURCES, Interruption, at_every_line
 from support.rounds import rounds
 
 pytestmark = [
+    pytest.mark.usefixtures("own_background"),
     # Between making a coroutine and its first step, too.
     pytest.mark.filterwarnings("ignore:coroutine .* was never awaited"),
     # What was in the hands of the interrupted frames only.
@@ -36,25 +35,6 @@ pytestmark = [
 PATIENCE = 2.0
 
 NEVER = float("inf")
-
-
-@pytest.fixture(autouse=True)
-def own_background(monkeypatch):
-    """Let no thread of another test be in the way; and none complain of its end."""
-    monkeypatch.setattr(threads, "housekeeper", Housekeeper())
-    monkeypatch.setattr(threads, "workers", Workers())
-    usual = threading.excepthook
-
-    def hook(arguments):
-        if arguments.exc_type is not Interruption:
-            usual(arguments)
-
-    monkeypatch.setattr(threading, "excepthook", hook)
-    # What there is already is not looked at again, a thousand times.
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def eventually(predicate, what=""):

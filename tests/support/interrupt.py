@@ -6,21 +6,30 @@ two bytecodes, a tracer does here between two lines: for every line in turn.
 
 from __future__ import annotations
 
+import gc
 import linecache
 import sys
 import threading
 from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
+import pytest
+
 import edgepool
+from edgepool._drivers import threads
+from edgepool._drivers.housekeeper import Housekeeper
+from edgepool._drivers.workers import Workers
 
 PACKAGE = str(Path(edgepool.__file__).parent)
+REACHED = (PACKAGE, str(Path(psycopg.__file__).parent))
 TESTING = str(Path(PACKAGE, "testing"))
 SOURCES = str(Path(PACKAGE).parent)
 
 
-# What a weak reference calls; see `edgepool._core.planner`.
-COLLECTED = "_drop"
+# What the garbage collector calls: weak references in `edgepool._core.planner` and
+# `edgepool.psycopg._handles`, and psycopg's finaliser.
+COLLECTED = ("_drop", "_end_with_entry", "__del__")
 
 
 class Interruption(BaseException):
@@ -77,7 +86,7 @@ class AtLine:
 
     def _call(self, frame, event, argument):
         path = frame.f_code.co_filename
-        if frame.f_code.co_name == COLLECTED:
+        if frame.f_code.co_name in COLLECTED:
             # The garbage collector's callback: whatever it raises, nobody gets.
             return None
         if path.startswith(PACKAGE) and not path.startswith(TESTING):
@@ -96,8 +105,8 @@ class AtLine:
     def _is_out_of_reach(self, frame):
         """Tell whether an exception at a line would not be the caller's."""
         caller = frame.f_back
-        while caller is not None and caller.f_code.co_filename.startswith(PACKAGE):
-            if caller.f_code.co_name == COLLECTED:
+        while caller is not None and caller.f_code.co_filename.startswith(REACHED):
+            if caller.f_code.co_name in COLLECTED:
                 return True
             caller = caller.f_back
         return self._is_handler(frame)
@@ -116,11 +125,15 @@ class AtLine:
         )
 
 
-def at_every_line(scenario):
+def at_every_line(scenario, step=1):
     """Run a scenario with an interruption at its first line, at its second, and so on.
 
     Args:
         scenario: a function that is given an `AtLine`; it ends when there are no more.
+        step: how many lines to go on each time.
+
+    Returns:
+        About how many lines there are.
     """
     nth = 1
     while True:
@@ -133,4 +146,23 @@ def at_every_line(scenario):
             raise
         if interruption.at is None:
             return nth - 1
-        nth += 1
+        nth += step
+
+
+@pytest.fixture
+def own_background(monkeypatch):
+    """Let no thread of another test be in the way; and none complain of its end."""
+    monkeypatch.setattr(threads, "housekeeper", Housekeeper())
+    monkeypatch.setattr(threads, "workers", Workers())
+    usual = threading.excepthook
+
+    def hook(arguments):
+        if arguments.exc_type is not Interruption:
+            usual(arguments)
+
+    monkeypatch.setattr(threading, "excepthook", hook)
+    # What there is already is not looked at again, a thousand times.
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()

@@ -28,6 +28,7 @@ from .._core import (
     PoolCore,
     PoolStatistics,
     Reason,
+    Tether,
     Waiter,
 )
 from .._errors import refused
@@ -240,7 +241,7 @@ class ThreadDriver(DriverBase[T]):
         """
         if self._abort is None:
             return await work
-        cut = housekeeper.call_at(deadline, partial(self._cut_off, entry))
+        cut = housekeeper.call_at(deadline, partial(self._too_late, entry.tether))
         try:
             result = await work
         except BaseException as error:
@@ -251,6 +252,11 @@ class ThreadDriver(DriverBase[T]):
         if not housekeeper.cancel(cut):
             raise TimeoutError("not done in time")
         return result
+
+    def _too_late(self, tether: Tether[T]) -> None:
+        # What an interruption has lost is not to live until the deadline.
+        if (entry := tether()) is not None:
+            self._cut_off(entry)
 
     async def sound(self) -> None:
         """Run the user's `reconnect_failed`."""

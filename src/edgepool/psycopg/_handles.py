@@ -12,6 +12,7 @@ next borrower gets a new one.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -23,7 +24,7 @@ import psycopg
 from psycopg import BaseConnection
 from psycopg import adapters as global_adapters
 from psycopg.adapt import AdaptersMap
-from psycopg.pq import ConnStatus
+from psycopg.pq import ConnStatus, TransactionStatus
 from psycopg.types import TypeInfo, TypesRegistry
 
 from .._core import Note
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 C = TypeVar("C", bound="BaseConnection[Any]")
 
 BAD = int(ConnStatus.BAD)
+ACTIVE = int(TransactionStatus.ACTIVE)
 
 
 class _Holder:
@@ -194,6 +196,7 @@ class Session(Generic[C]):
         "spare",
         "template",
         "tether",
+        "tied",
         "transaction",
     )
 
@@ -209,6 +212,9 @@ class Session(Generic[C]):
 
     refusal: PGconn
     """A `Refusal`; that it is no `PGconn` is its point."""
+
+    tied: object
+    """Ends the session with the entry, whoever keeps the object: the place is free."""
 
     def __init__(
         self,
@@ -246,6 +252,7 @@ class Session(Generic[C]):
         self.tether = entry.tether
         self.find = ref(self.pgconn)
         self.refusal = _refusal(self.find, entry.tether.note)
+        self.tied = ref(entry, partial(_end_with_entry, self.find, os.getpid()))
         entry.weak = ref(conn)
         # As psycopg does, but for whichever object stands for the session.
         # Not by way of the session, which refers to this: it is to end with the object.
@@ -261,10 +268,13 @@ class Session(Generic[C]):
         as Python sees it. So the first one, of which the names are learnt, is no spare.
         """
         spare = conn if self.names else None
-        self.names = self.names or (*vars(conn), *_slots(type(conn)))
+        if not self.names:
+            names = (*vars(conn), *_slots(type(conn)))
+            self.names = tuple(name for name in names if name != "pgconn")
         fresh = object.__new__(type(conn))
         for name in self.names:
             setattr(fresh, name, getattr(conn, name, None))
+        # Last: psycopg's finaliser takes what has none for what never was open.
         fresh.pgconn = _refusal(self.find, Note())
         # Its own: who uses the old one is to be refused, not to wait for the next
         # borrower, nor that one for him.
@@ -300,6 +310,22 @@ def _slots(cls: type) -> Iterator[str]:
     for base in cls.__mro__:
         slots: str | Iterable[str] = vars(base).get("__slots__", ())
         yield from (slots,) if isinstance(slots, str) else slots
+
+
+def _end_with_entry(
+    find: Callable[[], PGconn | None], process: int, entry: object
+) -> None:
+    """End a session whose entry is no more.
+
+    Mostly it has ended in order. But one that was lost between two steps of somebody
+    who was interrupted may live on: a borrower may have kept the object, or a log.
+    Not a parent's; and libpq's memory is not freed while somebody has it work.
+    """
+    pgconn = find()
+    if pgconn is None or process != os.getpid():
+        return
+    if pgconn.transaction_status != ACTIVE:
+        pgconn.finish()
 
 
 def _object_of(tether: Tether[C]) -> C | None:

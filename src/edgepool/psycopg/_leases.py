@@ -101,15 +101,19 @@ def take_back(
             note = entry.tether.note
             note.code, note.offset = frame.f_code, frame.f_lasti
             note.returned = True
-        if not (clean and pool._returns_clean):
+        clean = clean and pool._returns_clean
+        if clean:
+            conn.pgconn = session.refusal
+        else:
             renewed(conn)
-            engine.put(entry)
-            return
-        conn.pgconn = session.refusal
     except BaseException:  # interrupted
+        entry.resource = conn
         engine.tell(engine.core.give_back_broken, entry)
         raise
-    if (event := engine.core.give_back(monotonic(), entry)) is not None:
+    # From here on it may be somebody else's, whoever interrupts.
+    if not clean:
+        engine.put(entry)
+    elif (event := engine.core.give_back(monotonic(), entry)) is not None:
         engine.tell(event, entry)
 
 
