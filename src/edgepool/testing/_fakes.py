@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from threading import Condition, Event
 from time import monotonic
 from typing import Literal, NamedTuple, TypeAlias
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 Operation: TypeAlias = Literal["connect", "check", "reset", "close"]
 
@@ -41,8 +41,8 @@ class FakeEvent(NamedTuple):
 class FakeSession:
     """What a fake pool lends: a session of a `FakeServer`.
 
-    It ends when it is closed or killed, or when nobody refers to it any more, as a
-    connection of psycopg does.
+    It ends when it is closed or killed, or when its pool, or everybody, has lost it: as
+    a connection of psycopg does.
 
     Attributes:
         number: 1 for the first session that somebody tried to open.
@@ -60,10 +60,26 @@ class FakeSession:
         self._ended_by: str | None = None
         self._closes = 0
         self._step: _Step | None = None
+        self._tied: object = None
 
     def __del__(self) -> None:
+        self._drop()
+
+    def _tie_to(self, entry: object) -> None:
+        """End with the pool's entry, whoever keeps the session, as psycopg's do."""
+        me = ref(self)
+
+        def end(_: object) -> None:
+            if (session := me()) is not None:
+                session._drop()
+
+        self._tied = ref(entry, end)
+
+    def _drop(self) -> None:
         # Without the lock: the garbage collector may run while this very thread has it.
         if self._connected and self._ended_by is None:
+            self._ended_by = "dropped"
+            self._server._sessions.pop(self, None)
             self._server._log("dropped", self)
 
     @property
@@ -387,6 +403,10 @@ class _Hot:
         self.server: FakeServer = server
         # A pool's deadlines and the server's log are on the same clock.
         self.clock: Callable[[], float] = server.clock
+
+    def introduce(self, entry: object, session: FakeSession) -> None:
+        """Have the session end with its entry in the pool."""
+        session._tie_to(entry)
 
     def is_clean(self, session: FakeSession, /) -> bool:
         """Tell whether the session can be lent as it is."""
