@@ -41,6 +41,7 @@ def eventually(predicate, what=""):
     deadline = time.monotonic() + PATIENCE
     while not predicate():
         assert time.monotonic() < deadline, what() if callable(what) else what
+        # Whatever the pool could tell by an event is a line that is interrupted.
         time.sleep(0.0005)
 
 
@@ -71,6 +72,9 @@ class Stage:
         settings = {"min_size": 1, "max_size": 2, "open": True} | settings
         settings["nested"] = "wait"
         self.pool = Pool(FakeAdapter(self.server), **settings)
+        # How far the pool's clock is ahead of the housekeeper's.
+        self.ahead = 0.0
+        self.pool._engine.clock = lambda: time.monotonic() + self.ahead
         self.pool.wait()
         self.most = self.pool.max_size
         self._others = []
@@ -169,16 +173,16 @@ def test_a_borrow_with_a_failing_check_may_be_interrupted_at_every_line():
 def test_a_borrow_of_the_dead_may_be_interrupted_at_every_line():
     def prepare(stage):
         stage.server.kill()
-        time.sleep(0.001)  # until it is probed again
+        stage.ahead = 1.0  # it is probed again
 
     assert interrupt_borrow({"check_after": NEVER, "min_size": 2}, prepare) > 100
 
 
 def test_a_borrow_of_the_overdue_may_be_interrupted_at_every_line():
     def prepare(stage):
-        time.sleep(0.003)
+        stage.ahead = 100.0
 
-    settings = {"check_after": NEVER, "max_lifetime": 0.002}
+    settings = {"check_after": NEVER, "max_lifetime": 100.0}
 
     assert interrupt_borrow(settings, prepare) > 20
 
@@ -386,11 +390,14 @@ def test_a_worker_may_be_interrupted_at_every_line_of_a_connect():
 
 def test_the_housekeeper_may_be_interrupted_at_every_line():
     def act(stage):
+        def is_empty():
+            stage.pool.max_lifetime = 100.0  # a call, if the thread has to start anew
+            gc.collect()
+            return stage.pool.statistics().size == 0
+
         stage.pool.max_idle = 0.003
         lend(stage.pool)
-        time.sleep(0.001)
-        stage.pool.max_lifetime = 100.0  # a call, whatever has become of the thread
-        eventually(lambda: gc.collect() * 0 or stage.pool.statistics().size == 0)
+        eventually(is_empty)
         stage.pool.max_idle = 100.0
 
     assert in_background("edgepool-housekeeper", act, min_size=0) > 10
@@ -463,7 +470,7 @@ SIGNALS = """
 LOOK = """
     import gc, time
 
-    for _ in range(2000):
+    for _ in range(2000):  # no event tells when the collector has found all
         gc.collect()
         s = pool.statistics()
         if s.waiting == s.in_use == 0 and s.size == s.idle:
