@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import signal
 import traceback
 from collections import Counter
+from contextlib import suppress
 from random import Random
 
 import psycopg
 from soak.sides import MOST
 
-from support.parity import fetch, result, run_blocking
+from support.parity import entered, fetch, result
 
 # How many of each are in a deck; every deck is played to its end, in another order.
 DECK = {
     "cancel": 10,
     "interrupt": 10,
+    "forget": 5,
     "terminate_some": 5,
     "terminate_all": 2,
     "drain": 3,
     "resize": 3,
     "check": 2,
     "reopen": 1,
-    "fork": 2,
+    "fork": 4,
     "restart": 1,
     "crash": 1,
 }
@@ -77,6 +80,14 @@ class Acts:
     def _side(self, kind):
         (side,) = [side for side in self._sides if side.kind == kind]
         return side
+
+    def _forget(self, side):
+        async def forget():
+            # Dropped: to be found by the next calm.
+            with suppress(psycopg.Error):
+                await fetch(await result(side.pool.getconn()), "select 1")
+
+        side.do(forget())
 
     def _drain(self, side):
         async def drain():
@@ -145,8 +156,7 @@ class Acts:
     # --- to the process -----------------------------------------------------------
 
     def _fork(self, side):
-        """Fork a child that uses the pool of threads, and ends in one of many ways."""
-        side = self._side("threads")
+        """Fork a child that uses the pool, and ends in one of many ways."""
         way = self._chance.choice([_leave, _be_killed, _close_and_leave, _collect])
         ours, theirs = os.pipe()
         child = os.fork()
@@ -177,39 +187,37 @@ class Acts:
 
 def _be_child(side, way, theirs):
     try:
-        run_blocking(_use(side))
-        os.write(theirs, b"fine")
-        way(side)
+        side.run_in_child(_use(side, way, theirs))
     except BaseException:
         os.write(theirs, traceback.format_exc().encode())
     finally:
         os._exit(1)
 
 
-async def _use(side):
+async def _use(side, way, theirs):
     for number in range(5):
         question = f"child {os.getpid()} asks {number}"
-        with side.pool.connection(timeout=CHILD_PATIENCE / 2) as conn:
+        async with entered(side.pool.connection(timeout=CHILD_PATIENCE / 2)) as conn:
             answer = await fetch(conn, "select %s::text", [question])
         assert answer == question, f"{answer!r} to {question!r}"
+    os.write(theirs, b"fine")
+    await way(side)
 
 
-def _leave(side):
+async def _leave(side):
     os._exit(0)
 
 
-def _be_killed(side):
+async def _be_killed(side):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _close_and_leave(side):
-    side.pool.close()
+async def _close_and_leave(side):
+    await result(side.pool.close())
     os._exit(0)
 
 
-def _collect(side):
-    import gc
-
+async def _collect(side):
     del side.pool
     gc.collect()
     os._exit(0)

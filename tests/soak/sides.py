@@ -107,6 +107,8 @@ class Side:
 class ThreadSide(Side):
     """Threads."""
 
+    run_in_child = staticmethod(run_blocking)
+
     def __init__(self, *arguments):
         super().__init__(THREADS, "threads", *arguments)
         self.pool.open()
@@ -152,6 +154,8 @@ class ThreadSide(Side):
 
 class TaskSide(Side):
     """Tasks, in an event loop that runs in a thread."""
+
+    run_in_child = staticmethod(asyncio.run)
 
     def __init__(self, *arguments):
         super().__init__(TASKS, "tasks", *arguments)
