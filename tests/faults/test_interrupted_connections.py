@@ -154,7 +154,7 @@ def test_a_worker_may_be_interrupted_at_every_line(stage, settings):
     with stage.pool(configure=lambda conn: None, **settings) as pool:
 
         def scenario(interruption):
-            threads.workers.rest(0)  # so that they start when the tracer is there
+            threads.workers.rest(id(pool._engine))  # others start, to be traced
             with interruption.in_threads("edgepool-worker"):
                 put_in_a_transaction(pool)
                 put_broken(pool)

@@ -362,7 +362,7 @@ def test_an_open_may_be_interrupted_at_every_line_and_repeated():
 def in_background(name, act, **settings):
     def scenario(interruption):
         stage = Stage(**{"check_after": NEVER} | settings)
-        threads.workers.rest(0)  # so that threads start when the tracer is there
+        threads.workers.rest(id(stage.pool._engine))  # others start, to be traced
         with interruption.in_threads(name):
             act(stage)
         stage.end()
