@@ -29,6 +29,10 @@ help: ## List these targets
 demo: $(VENV)/.demo ## See 200 threads and 1,000 tasks share ten connections
 	$(BIN)/python examples/demo.py
 
+.PHONY: example-serverless
+example-serverless: $(VENV)/.demo pgbouncer ## See 12 instances of a function share 4 sessions
+	$(BIN)/python examples/serverless
+
 .PHONY: test
 test: test-here test-everywhere ## Run all tests, and the core's on every Python found
 

@@ -11,7 +11,12 @@ import psycopg
 import pytest
 
 import edgepool
-from edgepool.psycopg import AsyncConnectionLease, ConnectionLease
+from edgepool.psycopg import (
+    AsyncConnectionLease,
+    AsyncDirectConnection,
+    ConnectionLease,
+    DirectConnection,
+)
 from edgepool.testing import AsyncFakeAdapter, FakeAdapter
 
 PAIRS = {
@@ -23,12 +28,19 @@ PAIRS = {
     ),
     "Lease": (edgepool.Lease, edgepool.AsyncLease),
     "ConnectionLease": (ConnectionLease, AsyncConnectionLease),
+    "DirectConnection": (DirectConnection, AsyncDirectConnection),
+    "Listener": (edgepool.Listener, edgepool.AsyncListener),
     "Adapter": (edgepool.Adapter, edgepool.AsyncAdapter),
     "FakeAdapter": (FakeAdapter, AsyncFakeAdapter),
 }
 
 # A protocol of Python's own has two names.
-TWO_NAMES = {"__enter__": "__aenter__", "__exit__": "__aexit__"}
+TWO_NAMES = {
+    "__enter__": "__aenter__",
+    "__exit__": "__aexit__",
+    "__iter__": "__aiter__",
+    "__next__": "__anext__",
+}
 
 # Words that name the same thing on either side. Longer ones first.
 TWO_WORDS = (
@@ -40,6 +52,8 @@ TWO_WORDS = (
     ("AsyncConnectionPool", "ConnectionPool"),
     ("AsyncConnectionLease", "ConnectionLease"),
     ("AsyncLease", "Lease"),
+    ("AsyncDirectConnection", "DirectConnection"),
+    ("AsyncListener", "Listener"),
     ("TaskDriver", "ThreadDriver"),
     ("ACT", "CT"),
 )

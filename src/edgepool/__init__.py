@@ -15,9 +15,12 @@ from ._errors import (
 from ._sync import Lease, Pool
 from .psycopg import (
     AsyncConnectionPool,
+    AsyncListener,
     AsyncNullConnectionPool,
     ConnectionPool,
     ConnectionReturned,
+    Gap,
+    Listener,
     NullConnectionPool,
 )
 
@@ -26,13 +29,16 @@ __all__ = [
     "AsyncAdapter",
     "AsyncConnectionPool",
     "AsyncLease",
+    "AsyncListener",
     "AsyncNullConnectionPool",
     "AsyncPool",
     "BorrowedBeforeFork",
     "ConnectFailed",
     "ConnectionPool",
     "ConnectionReturned",
+    "Gap",
     "Lease",
+    "Listener",
     "NestedBorrow",
     "NullConnectionPool",
     "PermanentError",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgepool._core import Close, Connect, Reason, Reset
+from edgepool._core import NEVER, Close, Connect, Reason, Reset
 from support.core import Driven, served
 
 
@@ -30,6 +30,17 @@ def test_a_returned_connection_is_not_replaced():
     pool.close_all()
 
     assert [] == pool.todo
+
+
+def test_nothing_is_to_be_done_by_the_clock_when_nothing_is_borrowed():
+    pool = null_pool(max_lifetime=3600.0, renewal=0.05)
+    (entry,) = pool.lend(1)
+
+    pool.give_back(entry)
+    pool.close_all()
+    pool.core.tick(pool.now + 2.0)  # a connect might have hung
+
+    assert NEVER == pool.core.wake_at
 
 
 def test_a_returned_connection_goes_to_the_first_waiter():

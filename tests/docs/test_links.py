@@ -14,7 +14,9 @@ import pytest
 QUALIFIED = re.compile(r"edgepool(?:\.\w+)+")
 
 # Loggers are named like modules, and are none.
-LOGGERS = re.compile(r"edgepool\.(pool|pooler|connect|retire|reset|housekeeper|leak)")
+LOGGERS = re.compile(
+    r"edgepool\.(pool|pooler|connect|direct|retire|reset|housekeeper|leak)"
+)
 
 
 def internal(page: Any) -> list[tuple[str, str]]:

@@ -12,11 +12,14 @@ from edgepool import (
     AsyncAdapter,
     AsyncConnectionPool,
     AsyncLease,
+    AsyncListener,
     AsyncNullConnectionPool,
     AsyncPool,
     ConnectFailed,
     ConnectionPool,
+    Gap,
     Lease,
+    Listener,
     NullConnectionPool,
     Pool,
     PoolClosed,
@@ -216,6 +219,33 @@ def with_callbacks() -> None:
         reconnect_failed=give_up_async,
     )
     AsyncConnectionPool(password_of_the_hour)
+
+
+# --- past the pool --------------------------------------------------------------------
+
+
+def past_the_pool(pool: ConnectionPool[MyConnection], null: NullConnectionPool) -> None:
+    with pool.direct(timeout=5) as conn:
+        assert_type(conn, MyConnection)
+    with null.direct() as plain:
+        assert_type(plain, psycopg.Connection[TupleRow])
+    with pool.listen("a", "b") as events:
+        assert_type(events, Listener)
+        for event in events:
+            assert_type(event, psycopg.Notify | Gap)
+            print(event.payload)  # type: ignore[union-attr]  # pyright: ignore
+            if not isinstance(event, Gap):
+                assert_type(event.payload, str)
+        assert_type(events.get(1), psycopg.Notify | Gap | None)
+
+
+async def past_the_async_pool(pool: AsyncConnectionPool[MyAsyncConnection]) -> None:
+    async with pool.direct() as conn:
+        assert_type(conn, MyAsyncConnection)
+    async with pool.listen("a") as events:
+        assert_type(events, AsyncListener)
+        async for event in events:
+            assert_type(event, psycopg.Notify | Gap)
 
 
 # --- in place of psycopg_pool's -------------------------------------------------------

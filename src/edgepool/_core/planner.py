@@ -192,8 +192,9 @@ class Planner(Generic[T]):
                 self._renew_by(now + entry.patience)
 
     def _renew_by(self, moment: float) -> None:
-        self._renew_at = min(self._renew_at, moment)
-        self._wake_by(self._renew_at)
+        if self.settings.keep_idle:  # else nothing is to be seen to by the clock
+            self._renew_at = min(self._renew_at, moment)
+            self._wake_by(self._renew_at)
 
     def _make_way(self, now: float, tether: Tether[T]) -> None:
         """Retire an entry, now or when it comes back, whose successor is connected."""

@@ -1,16 +1,23 @@
 """The pools for psycopg connections: psycopg_pool's face, edgepool's engine."""
 
 from ._async_pool import AsyncConnectionPool, AsyncNullConnectionPool
+from ._direct import AsyncDirectConnection, DirectConnection
 from ._handles import ConnectionReturned
 from ._leases import AsyncConnectionLease, ConnectionLease
+from ._listen import AsyncListener, Gap, Listener
 from ._pool import ConnectionPool, NullConnectionPool
 
 __all__ = [
     "AsyncConnectionLease",
     "AsyncConnectionPool",
+    "AsyncDirectConnection",
+    "AsyncListener",
     "AsyncNullConnectionPool",
     "ConnectionLease",
     "ConnectionPool",
     "ConnectionReturned",
+    "DirectConnection",
+    "Gap",
+    "Listener",
     "NullConnectionPool",
 ]

@@ -29,8 +29,10 @@ from .._async import AsyncPool
 from .._core import Nested
 from ._arguments import takes_dsn
 from ._async_adapter import AsyncConnectionAdapter
+from ._direct import AsyncDirectConnection
 from ._face import NullFace, PsycopgFace, own_engine
 from ._leases import AsyncConnectionLease, lend, take_back
+from ._listen import AsyncListener
 from ._pooler import Asked
 
 
@@ -221,6 +223,57 @@ class AsyncConnectionPool(
             ValueError: it is not lent by this pool; says where it was returned.
         """
         take_back(self, conn, _getframe(1))
+
+    def direct(self, timeout: float | None = None) -> AsyncDirectConnection[ACT]:
+        """Return a context manager that connects past the pool, and closes at the end.
+
+        To `direct_conninfo`; without it, to the pool's own. For what needs a session of
+        its own: migrations, advisory locks, COPY. It has the pool's arguments, is
+        configured, and takes no place of the pool, which need not be open. At the end
+        an open transaction is committed, or rolled back on an exception. `close` of the
+        pool neither ends it nor waits for it.
+
+        The first time, a pooler in the way is looked for: one that shares a session
+        among its clients is refused if it is what `direct_conninfo` leads to, and
+        warned of otherwise.
+
+        Args:
+            timeout: how long connecting may take, in seconds. Default: the pool's
+                `timeout`.
+
+        Raises (on entering):
+            PoolTimeout: it took longer.
+            ConnectFailed: it fails, and waiting would not help; or a pooler is in the
+                way.
+            PoolClosed: the pool was closed.
+        """
+        return AsyncDirectConnection(self, AsyncNullConnectionPool, timeout)
+
+    def listen(self, *channels: str, timeout: float | None = None) -> AsyncListener:
+        """Listen to channels, and return an iterator of what was notified.
+
+        It gives psycopg's `Notify`, and a `Gap` where the connection was lost, and
+        notifications may have been. It has a direct connection of its own, as `direct`
+        has, and gets another one, with back-off, when that is lost. It listens from
+        its first use on, or from where it is entered by `async with`.
+        It ends when it is closed, or the pool is.
+
+        Args:
+            channels: their names, as they are: upper case is kept.
+            timeout: how long the first connection may take, in seconds. Default: the
+                pool's `timeout`.
+
+        Raises:
+            TypeError, ValueError: no channel, or a name that cannot be one.
+            PoolClosed: the pool was closed.
+            PoolTimeout, ConnectFailed (at the first use): as `direct`.
+        """
+        return AsyncListener(self, AsyncConnectionPool, channels, timeout)
+
+    async def close(self, timeout: float = 5.0) -> None:
+        """Close the pool; see `AsyncPool.close`. What listens ends at once."""
+        self._stop_listeners()
+        await super().close(timeout)
 
     @staticmethod
     async def check_connection(conn: ACT) -> None:

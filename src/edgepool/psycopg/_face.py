@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
-from weakref import ref
+from weakref import WeakSet, ref
 
 from typing_extensions import Self
 
@@ -28,6 +28,7 @@ from ._arguments import arguments_from, blamed, dsn_of, validate_direct
 
 if TYPE_CHECKING:
     from ._adapter_base import CommonAdapter
+    from ._direct import Found
 
 Cls = TypeVar("Cls", bound=type)
 
@@ -91,6 +92,8 @@ class PsycopgFace(Face[C, A]):
     _adapter: CommonAdapter[C]
     _check: Any  # Django's own tests read it
     _keep_idle = True
+    # What is in the way of direct connections, and which way that is.
+    _direct_found: tuple[object, Found] | None = None
 
     def _set_up_psycopg(
         self,
@@ -126,6 +129,7 @@ class PsycopgFace(Face[C, A]):
         self._returns_clean = reset is None
         validate_direct(direct_conninfo)
         self.direct_conninfo = direct_conninfo
+        self._listeners: WeakSet[Any] = WeakSet()
         self.close_returns = close_returns
         self.num_workers = num_workers
         if max_connecting is None:
@@ -218,6 +222,10 @@ class PsycopgFace(Face[C, A]):
     @connection_class.setter
     def connection_class(self, value: type[C]) -> None:
         self._adapter.connection_class = value
+
+    def _stop_listeners(self) -> None:
+        for listener in list(self._listeners):
+            listener._stop()
 
     # --- statistics ---------------------------------------------------------------
 
