@@ -89,12 +89,21 @@ class Background(DriverBase[T]):
 
     async def _perform(self, command: Command[T]) -> None:
         try:
-            if isinstance(command, Close):
-                using = self._given_up.get(command.entry)
-                if using is not None:
-                    await asyncio.wait({using})
-        finally:
-            await _flows.perform(self, command)
+            try:
+                if isinstance(command, Close):
+                    using = self._given_up.get(command.entry)
+                    if using is not None:
+                        await asyncio.wait({using})
+            finally:
+                await _flows.perform(self, command)
+        except asyncio.CancelledError as error:
+            # At an await, so nothing was torn: the place need not wait for the garbage
+            # collector.
+            if isinstance(command, Connect):
+                self.tell(self.core.connect_failed, command.entry, error, False)
+            elif isinstance(command, Close):
+                self.tell(self.core.was_closed, command.entry)
+            raise
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         command = self._tasks.pop(task, None)
