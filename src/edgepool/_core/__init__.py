@@ -5,9 +5,10 @@ Nothing in here waits, connects, logs, reads a clock, rolls dice or takes a lock
 what is to be done about them: commands for I/O, and waiters who have an answer.
 """
 
-from .commands import Abort, Alarm, Check, Close, Command, Connect, Reset
+from .commands import Abort, Alarm, Check, Close, Command, Connect, Reset, Sweep
 from .core import PoolCore
 from .entry import NEVER, Entry, Note, Reason, Refusal, State, Tether, Waiter
+from .error_class import ErrorClass
 from .settings import PROBE_AFTER, RENEWAL, STAGGER, Nested, Settings
 from .statistics import PoolStatistics
 
@@ -23,6 +24,7 @@ __all__ = [
     "Command",
     "Connect",
     "Entry",
+    "ErrorClass",
     "Nested",
     "Note",
     "PoolCore",
@@ -32,6 +34,7 @@ __all__ = [
     "Reset",
     "Settings",
     "State",
+    "Sweep",
     "Tether",
     "Waiter",
 ]
