@@ -2,7 +2,7 @@
 
 from ._adapter import Adapter, AsyncAdapter, PermanentError, Watchful
 from ._async import AsyncLease, AsyncPool
-from ._core import PoolStatistics
+from ._core import ErrorClass, PoolStatistics
 from ._errors import (
     BorrowedBeforeFork,
     ConnectFailed,
@@ -37,6 +37,7 @@ __all__ = [
     "ConnectionPool",
     "ConnectionReturned",
     "Gap",
+    "ErrorClass",
     "Lease",
     "Listener",
     "NestedBorrow",

@@ -8,12 +8,13 @@ what is to be done about them: commands for I/O, and waiters who have an answer.
 from .commands import Abort, Alarm, Check, Close, Command, Connect, Reset, Sweep
 from .core import PoolCore
 from .entry import NEVER, Entry, Note, Reason, Refusal, State, Tether, Waiter
-from .error_class import ErrorClass
+from .error_class import PERMANENT, ErrorClass
 from .settings import PROBE_AFTER, RENEWAL, STAGGER, Nested, Settings
 from .statistics import PoolStatistics
 
 __all__ = [
     "NEVER",
+    "PERMANENT",
     "PROBE_AFTER",
     "RENEWAL",
     "STAGGER",

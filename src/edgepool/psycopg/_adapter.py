@@ -51,10 +51,8 @@ class ConnectionAdapter(CommonAdapter[CT]):
                 raise error
             whole = attempted(dsn.conninfo, kwargs)
             errors = self._connect_errors()
-            cause = errors.without_secrets(error)
-            if errors.permanent(error, whole, ASK_AGAIN):
-                raise PermanentError(str(cause)) from cause
-            raise cause from None
+            kind = errors.class_of(error, whole, ASK_AGAIN)
+            raise errors.explained(error, kind) from None
         conn._pool = None
         conn._edgepool_opened_by = os.getpid()  # type: ignore[attr-defined]
         return conn

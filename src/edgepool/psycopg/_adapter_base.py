@@ -26,6 +26,7 @@ from .._adapter import PermanentError
 from ._cancel import ACTIVE, request_cancel, send_apart
 from ._detection import Detection
 from ._dsn import NOT_LIBPQ, Dsn, parse
+from ._error_classes import classified
 from ._forked import disown
 from ._handles import Session, pgconn_behind, renewed
 from ._liveness import survives_news, watch
@@ -36,9 +37,11 @@ if TYPE_CHECKING:
     from psycopg.abc import PQGen
     from psycopg.pq.abc import PGconn
 
-    from .._core import Entry
+    from .._core import Entry, ErrorClass
     from ._cancel import Request
     from ._connect_errors import ConnectErrors
+    from ._error_classes import Classify
+
 C = TypeVar("C", bound="BaseConnection[Any]")
 
 log = logging.getLogger("edgepool.reset")
@@ -65,6 +68,7 @@ class CommonAdapter(Generic[C]):
         check: called with a connection before it is lent.
         reset: called with a connection that was returned; or "clean".
         pooler: what is in front of the server; "auto": that is to be found out.
+        classify: tells what an error means, if that is not what the table says.
 
     Raises:
         ValueError: `reset` or `pooler` is another string.
@@ -83,6 +87,8 @@ class CommonAdapter(Generic[C]):
         check: Callable[[C], Any],
         reset: Callable[[C], Any] | str | None,
         pooler: str,
+        *,
+        classify: Classify | None = None,
     ) -> None:
         if isinstance(reset, str) and reset != "clean":
             raise ValueError(f"reset must be a function or 'clean', not {reset!r}")
@@ -104,6 +110,7 @@ class CommonAdapter(Generic[C]):
         self._check = check
         self._reset = self._wanted_reset = reset
         self.detection = Detection(pooler, lambda: self._name)
+        self._classify = classify
         self._errors: ConnectErrors | None = None
         self._has_warned = False
         # What is to be told to the server about connections that were cut off.
@@ -232,6 +239,10 @@ class CommonAdapter(Generic[C]):
     def _name(self) -> str:
         pool = self.pool()
         return pool.name if pool is not None else "a pool that is gone"
+
+    def classify(self, error: Exception, /) -> ErrorClass:
+        """Tell what an error means, of a connect or of what a borrower did."""
+        return classified(error, self._classify, self._name)
 
     def _connect_errors(self) -> ConnectErrors:
         if self._errors is None:

@@ -52,10 +52,8 @@ class AsyncConnectionAdapter(CommonAdapter[ACT]):
                 raise error
             whole = attempted(dsn.conninfo, kwargs)
             errors = self._connect_errors()
-            cause = errors.without_secrets(error)
-            if await errors.permanent_async(error, whole, ASK_AGAIN):
-                raise PermanentError(str(cause)) from cause
-            raise cause from None
+            kind = await errors.class_of_async(error, whole, ASK_AGAIN)
+            raise errors.explained(error, kind) from None
         conn._pool = None
         conn._edgepool_opened_by = os.getpid()  # type: ignore[attr-defined]
         return conn

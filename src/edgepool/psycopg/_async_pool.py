@@ -30,6 +30,7 @@ from .._core import Nested
 from ._arguments import takes_dsn
 from ._async_adapter import AsyncConnectionAdapter
 from ._direct import AsyncDirectConnection
+from ._error_classes import Classify
 from ._face import NullFace, PsycopgFace, own_engine
 from ._leases import AsyncConnectionLease, lend, take_back
 from ._listen import AsyncListener
@@ -99,6 +100,9 @@ class AsyncConnectionPool(
         pooler: what is in front of the server: "none", or PgBouncer or the like in
             "session" or "transaction" mode. "auto": found out at the first connection;
             behind one that may mix them up, prepared statements are off.
+        classify: called with an error of a connect, or of psycopg's that ends a block;
+            says what it means to the pool, an `ErrorClass`. None: what the table in
+            docs/reference/errors.md says, which is also the default.
 
     Raises:
         ValueError: an argument is out of range; says which, its value and the limit.
@@ -137,6 +141,7 @@ class AsyncConnectionPool(
         shed_interval: float = 1.0,
         direct_conninfo: AsyncConninfoParam | Mapping[str, Any] | None = None,
         pooler: Asked = "auto",
+        classify: Classify | None = None,
     ) -> None:
         if open:
             warnings.warn(
@@ -153,6 +158,7 @@ class AsyncConnectionPool(
             check or self.check_connection,
             reset,
             pooler,
+            classify=classify,
         )
         self._set_up_psycopg(
             adapter,
@@ -337,6 +343,7 @@ class AsyncNullConnectionPool(
         shed_interval: float = 1.0,
         direct_conninfo: AsyncConninfoParam | Mapping[str, Any] | None = None,
         pooler: Asked = "auto",
+        classify: Classify | None = None,
     ) -> None:
         super().__init__(
             conninfo,
@@ -365,6 +372,7 @@ class AsyncNullConnectionPool(
             shed_interval=shed_interval,
             direct_conninfo=direct_conninfo,
             pooler=pooler,
+            classify=classify,
         )
 
     async def wait(self, timeout: float = 30.0) -> None:

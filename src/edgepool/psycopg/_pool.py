@@ -30,6 +30,7 @@ from .._sync import Pool
 from ._adapter import ConnectionAdapter
 from ._arguments import takes_dsn
 from ._direct import DirectConnection
+from ._error_classes import Classify
 from ._face import NullFace, PsycopgFace, own_engine
 from ._leases import ConnectionLease, lend, take_back
 from ._listen import Listener
@@ -95,6 +96,9 @@ class ConnectionPool(
         pooler: what is in front of the server: "none", or PgBouncer or the like in
             "session" or "transaction" mode. "auto": found out at the first connection;
             behind one that may mix them up, prepared statements are off.
+        classify: called with an error of a connect, or of psycopg's that ends a block;
+            says what it means to the pool, an `ErrorClass`. None: what the table in
+            docs/reference/errors.md says, which is also the default.
 
     Raises:
         ValueError: an argument is out of range; says which, its value and the limit.
@@ -133,6 +137,7 @@ class ConnectionPool(
         shed_interval: float = 1.0,
         direct_conninfo: ConninfoParam | Mapping[str, Any] | None = None,
         pooler: Asked = "auto",
+        classify: Classify | None = None,
     ) -> None:
         adapter = ConnectionAdapter[CT](
             conninfo,
@@ -142,6 +147,7 @@ class ConnectionPool(
             check or self.check_connection,
             reset,
             pooler,
+            classify=classify,
         )
         self._set_up_psycopg(
             adapter,
@@ -324,6 +330,7 @@ class NullConnectionPool(
         shed_interval: float = 1.0,
         direct_conninfo: ConninfoParam | Mapping[str, Any] | None = None,
         pooler: Asked = "auto",
+        classify: Classify | None = None,
     ) -> None:
         super().__init__(
             conninfo,
@@ -352,6 +359,7 @@ class NullConnectionPool(
             shed_interval=shed_interval,
             direct_conninfo=direct_conninfo,
             pooler=pooler,
+            classify=classify,
         )
 
     def wait(self, timeout: float = 30.0) -> None:
