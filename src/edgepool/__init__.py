@@ -6,6 +6,7 @@ from ._core import ErrorClass, PoolStatistics
 from ._errors import (
     BorrowedBeforeFork,
     ConnectFailed,
+    CredentialsError,
     NestedBorrow,
     PoolClosed,
     PoolOverloaded,
@@ -21,6 +22,7 @@ from .psycopg import (
     ConnectionReturned,
     Gap,
     Listener,
+    Credential,
     NullConnectionPool,
 )
 
@@ -37,6 +39,8 @@ __all__ = [
     "ConnectionPool",
     "ConnectionReturned",
     "Gap",
+    "Credential",
+    "CredentialsError",
     "ErrorClass",
     "Lease",
     "Listener",

@@ -2,6 +2,7 @@
 
 from ._async_pool import AsyncConnectionPool, AsyncNullConnectionPool
 from ._direct import AsyncDirectConnection, DirectConnection
+from ._credentials import Credential
 from ._handles import ConnectionReturned
 from ._leases import AsyncConnectionLease, ConnectionLease
 from ._listen import AsyncListener, Gap, Listener
@@ -19,5 +20,6 @@ __all__ = [
     "DirectConnection",
     "Gap",
     "Listener",
+    "Credential",
     "NullConnectionPool",
 ]

@@ -15,6 +15,7 @@ import socket
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from weakref import WeakKeyDictionary, ref
 
@@ -23,6 +24,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.pq import ConnStatus, TransactionStatus
 
 from .._adapter import PermanentError
+from .._core import NEVER, ErrorClass
 from ._cancel import ACTIVE, request_cancel, send_apart
 from ._detection import Detection
 from ._dsn import NOT_LIBPQ, Dsn, parse
@@ -37,9 +39,10 @@ if TYPE_CHECKING:
     from psycopg.abc import PQGen
     from psycopg.pq.abc import PGconn
 
-    from .._core import Entry, ErrorClass
+    from .._core import Entry
     from ._cancel import Request
     from ._connect_errors import ConnectErrors
+    from ._credentials import Held
     from ._error_classes import Classify
 
 C = TypeVar("C", bound="BaseConnection[Any]")
@@ -69,6 +72,8 @@ class CommonAdapter(Generic[C]):
         reset: called with a connection that was returned; or "clean".
         pooler: what is in front of the server; "auto": that is to be found out.
         classify: tells what an error means, if that is not what the table says.
+        credentials: gives what to connect with.
+        expire_with_credentials: whether a connection is replaced when they expire.
 
     Raises:
         ValueError: `reset` or `pooler` is another string.
@@ -89,6 +94,8 @@ class CommonAdapter(Generic[C]):
         pooler: str,
         *,
         classify: Classify | None = None,
+        credentials: Callable[[], Any] | None = None,
+        expire_with_credentials: bool = False,
     ) -> None:
         if isinstance(reset, str) and reset != "clean":
             raise ValueError(f"reset must be a function or 'clean', not {reset!r}")
@@ -111,6 +118,10 @@ class CommonAdapter(Generic[C]):
         self._reset = self._wanted_reset = reset
         self.detection = Detection(pooler, lambda: self._name)
         self._classify = classify
+        self._credentials: Any = None
+        if credentials is not None:
+            self._credentials = self._credentials_of(credentials)
+        self._expires_with_credentials = expire_with_credentials
         self._errors: ConnectErrors | None = None
         self._has_warned = False
         # What is to be told to the server about connections that were cut off.
@@ -243,6 +254,29 @@ class CommonAdapter(Generic[C]):
     def classify(self, error: Exception, /) -> ErrorClass:
         """Tell what an error means, of a connect or of what a borrower did."""
         return classified(error, self._classify, self._name)
+
+    def _credentials_of(self, provider: Callable[[], Any]) -> object:
+        """Make what asks the provider."""
+        raise NotImplementedError
+
+    def _opened_with(self, conn: C, held: Held | None) -> None:
+        """Take note of the credential with which a connection was opened."""
+        conn._pool = None
+        if held is None:
+            return
+        held.admitted = True
+        if self._expires_with_credentials:
+            conn._edgepool_until = held.expires_at  # type: ignore[attr-defined]
+
+    def _may_be_renewed(self, error: Exception, held: Held) -> bool:
+        """Tell whether a connect may succeed with another credential."""
+        refused = self.classify(error) is ErrorClass.CREDENTIALS
+        return refused and bool(self._credentials.reject(held))
+
+    def lasts(self, conn: C, /) -> float:
+        """Tell how long a new connection may be used, in seconds."""
+        until: float = getattr(conn, "_edgepool_until", NEVER)
+        return max(until - monotonic(), 0.0)
 
     def _connect_errors(self) -> ConnectErrors:
         if self._errors is None:

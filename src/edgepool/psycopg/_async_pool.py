@@ -30,6 +30,7 @@ from .._core import Nested
 from ._arguments import takes_dsn
 from ._async_adapter import AsyncConnectionAdapter
 from ._direct import AsyncDirectConnection
+from ._credentials import AsyncCredentialsProvider
 from ._error_classes import Classify
 from ._face import NullFace, PsycopgFace, own_engine
 from ._leases import AsyncConnectionLease, lend, take_back
@@ -103,8 +104,14 @@ class AsyncConnectionPool(
         classify: called with an error of a connect, or of psycopg's that ends a block;
             says what it means to the pool, an `ErrorClass`. None: what the table in
             docs/reference/errors.md says, which is also the default.
+        credentials: a function, or a coroutine function, that gives the password, or a
+            `Credential`. It is asked once for many connects, ahead of its end, and
+            once more if the server does not admit what it gave.
+        expire_with_credentials: replace a connection when the credential with which it
+            was opened expires. Default: it lives on.
 
     Raises:
+        TypeError: `credentials` cannot be called.
         ValueError: an argument is out of range; says which, its value and the limit.
             Or the DSN is not one of PostgreSQL. There is no secret in it.
     """
@@ -142,6 +149,8 @@ class AsyncConnectionPool(
         direct_conninfo: AsyncConninfoParam | Mapping[str, Any] | None = None,
         pooler: Asked = "auto",
         classify: Classify | None = None,
+        credentials: AsyncCredentialsProvider | None = None,
+        expire_with_credentials: bool = False,
     ) -> None:
         if open:
             warnings.warn(
@@ -159,6 +168,8 @@ class AsyncConnectionPool(
             reset,
             pooler,
             classify=classify,
+            credentials=credentials,
+            expire_with_credentials=expire_with_credentials,
         )
         self._set_up_psycopg(
             adapter,
@@ -344,6 +355,8 @@ class AsyncNullConnectionPool(
         direct_conninfo: AsyncConninfoParam | Mapping[str, Any] | None = None,
         pooler: Asked = "auto",
         classify: Classify | None = None,
+        credentials: AsyncCredentialsProvider | None = None,
+        expire_with_credentials: bool = False,
     ) -> None:
         super().__init__(
             conninfo,
@@ -373,6 +386,8 @@ class AsyncNullConnectionPool(
             direct_conninfo=direct_conninfo,
             pooler=pooler,
             classify=classify,
+            credentials=credentials,
+            expire_with_credentials=expire_with_credentials,
         )
 
     async def wait(self, timeout: float = 30.0) -> None:

@@ -30,6 +30,7 @@ from .._sync import Pool
 from ._adapter import ConnectionAdapter
 from ._arguments import takes_dsn
 from ._direct import DirectConnection
+from ._credentials import CredentialsProvider
 from ._error_classes import Classify
 from ._face import NullFace, PsycopgFace, own_engine
 from ._leases import ConnectionLease, lend, take_back
@@ -99,8 +100,14 @@ class ConnectionPool(
         classify: called with an error of a connect, or of psycopg's that ends a block;
             says what it means to the pool, an `ErrorClass`. None: what the table in
             docs/reference/errors.md says, which is also the default.
+        credentials: a function that gives the password, or a
+            `Credential`. It is asked once for many connects, ahead of its end, and
+            once more if the server does not admit what it gave.
+        expire_with_credentials: replace a connection when the credential with which it
+            was opened expires. Default: it lives on.
 
     Raises:
+        TypeError: `credentials` cannot be called.
         ValueError: an argument is out of range; says which, its value and the limit.
             Or the DSN is not one of PostgreSQL. There is no secret in it.
     """
@@ -138,6 +145,8 @@ class ConnectionPool(
         direct_conninfo: ConninfoParam | Mapping[str, Any] | None = None,
         pooler: Asked = "auto",
         classify: Classify | None = None,
+        credentials: CredentialsProvider | None = None,
+        expire_with_credentials: bool = False,
     ) -> None:
         adapter = ConnectionAdapter[CT](
             conninfo,
@@ -148,6 +157,8 @@ class ConnectionPool(
             reset,
             pooler,
             classify=classify,
+            credentials=credentials,
+            expire_with_credentials=expire_with_credentials,
         )
         self._set_up_psycopg(
             adapter,
@@ -331,6 +342,8 @@ class NullConnectionPool(
         direct_conninfo: ConninfoParam | Mapping[str, Any] | None = None,
         pooler: Asked = "auto",
         classify: Classify | None = None,
+        credentials: CredentialsProvider | None = None,
+        expire_with_credentials: bool = False,
     ) -> None:
         super().__init__(
             conninfo,
@@ -360,6 +373,8 @@ class NullConnectionPool(
             direct_conninfo=direct_conninfo,
             pooler=pooler,
             classify=classify,
+            credentials=credentials,
+            expire_with_credentials=expire_with_credentials,
         )
 
     def wait(self, timeout: float = 30.0) -> None:
