@@ -24,7 +24,7 @@ from support.pg import at_rest, beside, borrow_error, error_of, load, more
 
 AUTOCOMMIT = {"autocommit": True}
 
-EVICTING = {ErrorClass.EVICT, ErrorClass.SUSPECT}
+RETIRING = {ErrorClass.RETIRE, ErrorClass.SUSPECT}
 
 # SQLSTATEs of errors after which an application often tries again.
 SERIALIZATION_FAILURE, DEADLOCK, UNIQUE = "40001", "40P01", "23505"
@@ -82,7 +82,7 @@ async def test_a_statement_runs_once_whatever_its_error_means(
         assert code == error.sqlstate
         assert 1 == failing()
         # The session goes on; the pool knows better.
-        assert (CLASSES.get(code) in EVICTING) is (mine != await lend(pool))
+        assert (CLASSES.get(code) in RETIRING) is (mine != await lend(pool))
         # It would be, had the statement not been the one to fail.
         assert pool.statistics().ceiling is None
 
@@ -195,7 +195,7 @@ async def test_what_an_application_makes_of_an_error_counts_as_well(
 
 
 async def test_an_error_that_is_none_of_psycopgs_means_nothing(colour, conninfo):
-    async with colour.pool(conninfo, min_size=1, classify=lambda _: "evict") as pool:
+    async with colour.pool(conninfo, min_size=1, classify=lambda _: "retire") as pool:
         mine = await lend(pool)
 
         async def stumble():
@@ -236,7 +236,7 @@ async def test_the_user_may_say_what_an_error_means(colour, conninfo, failing):
 
     def classify(error):
         seen.append(error)
-        return {"57P01": ErrorClass.ORDINARY, UNIQUE: ErrorClass.EVICT}.get(
+        return {"57P01": ErrorClass.ORDINARY, UNIQUE: ErrorClass.RETIRE}.get(
             error.sqlstate
         )
 

@@ -13,7 +13,7 @@ class ErrorClass(Enum):
 
     ORDINARY = "ordinary"
     """Nothing special: a failed connect is tried again, a connection is kept."""
-    EVICT = "evict"
+    RETIRE = "retire"
     """The connection is not to be used again."""
     SUSPECT = "suspect"
     """Neither is it, and what ended it may have ended its siblings: they are probed."""

@@ -230,8 +230,9 @@ class Credentials(Generic[F]):
         if flight.held is None:
             self._not_before = now + PAUSE
             if self._held is not None:  # so nobody may be waiting to be told
-                message = "%s: cannot renew the credentials: %s"
-                log.warning(message, self._name(), flight.failure)
+                log.warning(
+                    "%s: cannot renew the credentials: %s", self._name(), flight.failure
+                )
         if self._flights.get(os.getpid()) is flight:
             del self._flights[os.getpid()]
 

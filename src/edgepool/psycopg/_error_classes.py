@@ -22,12 +22,12 @@ Classify = Callable[[Exception], "ErrorClass | None"]
 # By SQLSTATE; what is not in here is ordinary.
 CLASSES: Final[Mapping[str, ErrorClass]] = {
     # The connection is lost, or the two ends do not understand each other any more.
-    "08003": ErrorClass.EVICT,  # connection_does_not_exist
-    "08006": ErrorClass.EVICT,  # connection_failure
-    "08P01": ErrorClass.EVICT,  # protocol_violation; of a pooler: anything at all
-    "25P03": ErrorClass.EVICT,  # idle_in_transaction_session_timeout
-    "57P04": ErrorClass.EVICT,  # database_dropped
-    "57P05": ErrorClass.EVICT,  # idle_session_timeout
+    "08003": ErrorClass.RETIRE,  # connection_does_not_exist
+    "08006": ErrorClass.RETIRE,  # connection_failure
+    "08P01": ErrorClass.RETIRE,  # protocol_violation; of a pooler: anything at all
+    "25P03": ErrorClass.RETIRE,  # idle_in_transaction_session_timeout
+    "57P04": ErrorClass.RETIRE,  # database_dropped
+    "57P05": ErrorClass.RETIRE,  # idle_session_timeout
     # The server ends sessions.
     "57P01": ErrorClass.SUSPECT,  # admin_shutdown
     "57P02": ErrorClass.SUSPECT,  # crash_shutdown
@@ -80,5 +80,5 @@ def class_of(error: BaseException) -> ErrorClass:
 
         sqlstate = pooler_says(error.diag.message_primary or "") or sqlstate
     elif (sqlstate, error.diag.source_function) == STALE_PLAN:
-        return ErrorClass.EVICT
+        return ErrorClass.RETIRE
     return CLASSES.get(sqlstate, ErrorClass.ORDINARY)

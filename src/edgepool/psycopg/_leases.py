@@ -143,7 +143,7 @@ def heed(pool: PsycopgFace[C, Any], conn: C, error: BaseException) -> None:
     pgconn, engine = session_of(conn).pgconn, pool._engine
     if kind is ErrorClass.BACK_OFF and pgconn.status == OK:
         return  # a limit, but not one of sessions
-    if kind is ErrorClass.EVICT or kind is ErrorClass.SUSPECT:
+    if kind is ErrorClass.RETIRE or kind is ErrorClass.SUSPECT:
         pgconn.finish()  # so it comes back as one that is broken
     engine.tell(engine.core.noticed, kind)
 
