@@ -270,3 +270,12 @@ def test_a_resource_that_lasts_for_less_is_replaced_earlier():
     pool.tell(pool.core.connected, entry, object(), 0.0, lasts=10.0)
 
     assert 10.0 == entry.expires_at
+
+
+def test_it_is_replaced_ahead_by_a_share_of_what_it_lasts():
+    pool = Driven(max_lifetime=3600.0, renewal=0.05)
+    pool.wait()
+    entry = pool.take(Connect)
+    pool.tell(pool.core.connected, entry, object(), 0.0, lasts=60.0)
+
+    assert 57.0 == entry.renew_at

@@ -115,7 +115,7 @@ async def test_what_cannot_be_called_is_refused(colour):
     with pytest.raises(TypeError) as caught:
         colour.Pool(credentials=SECRET)
 
-    assert "credentials must be a callable, not str" == str(caught.value)
+    assert "credentials must be a function, not str" == str(caught.value)
 
 
 @pytest.mark.parametrize("answer", [SECRET.encode(), None, {"password": SECRET}])

@@ -75,7 +75,7 @@ class PoolCore(Lending[T]):
             life = min(self.settings.max_lifetime, lasts)
             end = now + life * (1.0 - LIFETIME_JITTER * self._jitter())
             entry.expires_at = min(entry.expires_at, end)
-            if (ahead := self.settings.renew_ahead) > 0:
+            if (ahead := self.settings.renew_ahead(life)) > 0:
                 entry.renew_at = min(entry.renew_at, entry.expires_at - ahead)
             self._renew_by(entry.renew_at)
         self.proven(now, entry)

@@ -55,6 +55,10 @@ IDLE = int(TransactionStatus.IDLE)
 OK = int(ConnStatus.OK)
 UNKNOWN = int(TransactionStatus.UNKNOWN)  # of a connection that is closed or lost
 
+# A connection is used for so long at least, in seconds, whatever its credential says: a
+# clock may be wrong, and then every connection would be replaced as soon as it is open.
+BRIEFEST = 1.0
+
 # How long one more attempt may take that asks a server for the SQLSTATE of a refusal
 # which it gave in another language, in seconds.
 ASK_AGAIN = 5.0
@@ -100,7 +104,7 @@ class CommonAdapter(Generic[C]):
         if isinstance(reset, str) and reset != "clean":
             raise ValueError(f"reset must be a function or 'clean', not {reset!r}")
         callbacks = {"configure": configure, "check": check, "reset": reset}
-        for name, callback in callbacks.items():
+        for name, callback in {**callbacks, "classify": classify}.items():
             if not (callback in (None, "clean") or callable(callback)):
                 raise TypeError(f"{name} must be a function, not {callback!r}")
         if not callable(getattr(connection_class, "connect", None)):
@@ -276,7 +280,7 @@ class CommonAdapter(Generic[C]):
     def lasts(self, conn: C, /) -> float:
         """Tell how long a new connection may be used, in seconds."""
         until: float = getattr(conn, "_edgepool_until", NEVER)
-        return max(until - monotonic(), 0.0)
+        return max(until - monotonic(), BRIEFEST)
 
     def _connect_errors(self) -> ConnectErrors:
         if self._errors is None:

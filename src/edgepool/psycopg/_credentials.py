@@ -165,7 +165,7 @@ class Credentials(Generic[F]):
     def __init__(self, provider: Callable[[], Any], name: Callable[[], str]) -> None:
         if not callable(provider):
             kind = type(provider).__name__
-            raise TypeError(f"credentials must be a callable, not {kind}")
+            raise TypeError(f"credentials must be a function, not {kind}")
         self._provider = provider
         self._name = name
         self._held: Held | None = None

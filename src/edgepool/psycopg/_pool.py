@@ -107,7 +107,7 @@ class ConnectionPool(
             was opened expires. Default: it lives on.
 
     Raises:
-        TypeError: `credentials` cannot be called.
+        TypeError: an argument is of another kind.
         ValueError: an argument is out of range; says which, its value and the limit.
             Or the DSN is not one of PostgreSQL. There is no secret in it.
     """
