@@ -150,6 +150,29 @@ def test_a_server_that_gives_nothing_is_asked_as_in_an_outage():
     assert 1.0 == pytest.approx(max(pauses))
 
 
+def test_a_server_that_takes_the_last_one_away_is_asked_soon():
+    ceiling = Ceiling(jitter=lambda: 0.0)
+    for at in (0.0, 1.0, 2.0, 3.0):
+        ceiling.refused(at, at, established=2)
+    ceiling.refused(4.0, 4.0, established=0)
+
+    assert 4.0 + SOONEST == pytest.approx(ceiling.opens_at(0))
+
+
+def test_a_successor_is_one_more_as_well():
+    pool = Driven(max_size=4, max_lifetime=100.0, renewal=0.05)
+    pool.warm_up(1)
+    pool.tick(at=94.98)
+    pool.tell(pool.core.noticed, FULL)
+    pool.tick(at=95.01)  # it is to be replaced
+
+    assert [] == pool.wanted(Connect)
+
+    pool.tick(at=96.0)
+
+    assert 1 == len(pool.wanted(Connect))
+
+
 def test_when_it_gives_the_first_the_others_follow_at_once():
     pool, _, _ = refused_with(0, waiters=5)
     pool.tick(at=1.0)
