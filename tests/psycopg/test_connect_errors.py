@@ -373,6 +373,28 @@ def test_a_refusal_that_is_hard_to_provoke_is_known_too(
     assert permanent is is_permanent(error)
 
 
+@pytest.mark.parametrize(
+    ("text", "sqlstate", "kind"),
+    [
+        ("no more connections allowed (max_client_conn)", "53300", "BACK_OFF"),
+        ("query_wait_timeout", "53300", "BACK_OFF"),
+        ("Max client connections reached", "53300", "BACK_OFF"),
+        ("password authentication failed", "28P01", "CREDENTIALS"),
+        ("no such user: app", "28P01", "CREDENTIALS"),
+        ("no such database: shop", "3D000", "FAIL_FAST"),
+        ('database "shop" is disabled', None, "ORDINARY"),
+    ],
+)
+def test_what_a_pooler_says_means_what_it_would_of_postgresql(
+    fake: FakeServer, text: str, sqlstate: str | None, kind: str
+) -> None:
+    fake.says(("08P01", text))
+    error = failure(fake.conninfo)
+
+    assert sqlstate == sqlstate_of(error)
+    assert kind == ConnectErrors().class_of(error, fake.conninfo, 0).name
+
+
 def test_names_in_a_text_do_not_change_its_meaning(fake: FakeServer) -> None:
     fake.says(("3D000", 'database "a: FATAL:  b.* "c"" does not exist'))
     error = failure(fake.conninfo)
