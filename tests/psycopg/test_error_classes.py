@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+from contextlib import suppress
 
 import psycopg
 import pytest
 
-from edgepool import ConnectFailed, ErrorClass, PoolTimeout
+from edgepool import ConnectFailed, ConnectionPool, ErrorClass, PoolTimeout
 from edgepool.psycopg._error_classes import CLASSES
+from support.interrupt import Interruption, at_every_line
 from support.parity import (
+    PATIENCE,
     borrowed,
     entered,
     eventually,
@@ -340,3 +344,45 @@ async def test_a_timeout_at_a_full_server_says_that_it_is_full(colour, role):
 async def fetch_one(pool):
     async with entered(pool.connection()) as conn:
         return await fetch(conn, "select 1")
+
+
+# Between making a coroutine and its first step, too; and what was in the hands of the
+# interrupted frames only.
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+@pytest.mark.filterwarnings("ignore:.*was dropped instead of returned")
+@pytest.mark.filterwarnings("ignore:.*was deleted while still open")
+def test_the_end_of_a_block_in_an_error_may_be_interrupted_at_every_line(conninfo):
+    with ConnectionPool(conninfo, min_size=2, max_size=2) as pool:
+        pool.wait()
+
+        def scenario(interruption):
+            lease = pool.connection(PATIENCE)
+            conn = lease.__enter__()
+            with pytest.raises(psycopg.Error) as caught:
+                conn.execute(
+                    "do $$ begin raise exception using errcode = '57P01'; end $$"
+                )
+            del conn
+            error, caught = caught.value, None
+            with interruption.here(), suppress(Interruption):
+                lease.__exit__(type(error), error, None)
+            del lease, error
+            gc.collect()
+
+            # Both places are there, and work.
+            with pool.connection(PATIENCE) as one, pool.connection(PATIENCE) as other:
+                assert (1,) == one.execute("select 1").fetchone()
+                assert (1,) == other.execute("select 1").fetchone()
+
+        assert 20 < at_every_line(scenario)
+
+
+async def test_null_pools_know_what_an_error_means(colour, role):
+    role.set_limit(1)
+    async with colour.null_pool(
+        role.conninfo(), max_size=4, credentials=lambda: "right"
+    ) as pool:
+        async with load(pool, 4) as busy:
+            await more(busy, 50)
+
+        assert [] == busy.errors
