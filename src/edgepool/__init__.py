@@ -20,9 +20,9 @@ from .psycopg import (
     AsyncNullConnectionPool,
     ConnectionPool,
     ConnectionReturned,
+    Credential,
     Gap,
     Listener,
-    Credential,
     NullConnectionPool,
 )
 
@@ -38,10 +38,10 @@ __all__ = [
     "ConnectFailed",
     "ConnectionPool",
     "ConnectionReturned",
-    "Gap",
     "Credential",
     "CredentialsError",
     "ErrorClass",
+    "Gap",
     "Lease",
     "Listener",
     "NestedBorrow",

@@ -22,6 +22,7 @@ from edgepool.psycopg._credential_sources import BlockingCredentials
 from edgepool.psycopg._credentials import Held
 from support.parity import (
     PATIENCE,
+    entered,
     eventually,
     execute,
     lend,
@@ -94,6 +95,15 @@ async def test_it_may_give_the_role_as_well(colour, role, guarded, provider):
         assert role.name == conn.info.user
 
         await result(pool.putconn(conn))
+
+
+async def test_a_direct_connection_has_the_same(colour, role, provider):
+    async with colour.pool(role.conninfo(), min_size=1, credentials=provider) as pool:
+        await at_rest(pool, 1)
+        async with entered(pool.direct()) as conn:
+            assert role.name == conn.info.user
+
+        assert 1 == provider.calls
 
 
 async def test_it_may_be_a_coroutine_function(colour, role):

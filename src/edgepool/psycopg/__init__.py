@@ -1,8 +1,8 @@
 """The pools for psycopg connections: psycopg_pool's face, edgepool's engine."""
 
 from ._async_pool import AsyncConnectionPool, AsyncNullConnectionPool
-from ._direct import AsyncDirectConnection, DirectConnection
 from ._credentials import Credential
+from ._direct import AsyncDirectConnection, DirectConnection
 from ._handles import ConnectionReturned
 from ._leases import AsyncConnectionLease, ConnectionLease
 from ._listen import AsyncListener, Gap, Listener
@@ -17,9 +17,9 @@ __all__ = [
     "ConnectionLease",
     "ConnectionPool",
     "ConnectionReturned",
+    "Credential",
     "DirectConnection",
     "Gap",
     "Listener",
-    "Credential",
     "NullConnectionPool",
 ]

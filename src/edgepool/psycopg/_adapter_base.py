@@ -263,9 +263,12 @@ class CommonAdapter(Generic[C]):
         """Make what asks the provider."""
         raise NotImplementedError
 
+    def connect_as(self, other: CommonAdapter[Any]) -> None:
+        """Use the credentials of another pool, and judge errors as it does."""
+        self._credentials, self._classify = other._credentials, other._classify
+
     def _opened_with(self, conn: C, held: Held | None) -> None:
         """Take note of the credential with which a connection was opened."""
-        conn._pool = None
         if held is None:
             return
         held.admitted = True

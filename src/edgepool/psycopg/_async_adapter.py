@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
 from collections.abc import Callable, Coroutine
 from inspect import isawaitable
 from sys import _getframe

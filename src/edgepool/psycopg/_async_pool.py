@@ -29,8 +29,8 @@ from .._async import AsyncPool
 from .._core import Nested
 from ._arguments import takes_dsn
 from ._async_adapter import AsyncConnectionAdapter
-from ._direct import AsyncDirectConnection
 from ._credentials import AsyncCredentialsProvider
+from ._direct import AsyncDirectConnection
 from ._error_classes import Classify
 from ._face import NullFace, PsycopgFace, own_engine
 from ._leases import AsyncConnectionLease, lend, take_back

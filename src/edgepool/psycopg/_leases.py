@@ -21,7 +21,6 @@ from psycopg_pool.abc import ACT, CT
 
 from .._core import Entry, ErrorClass
 from .._drivers.tasks import task_of
-from .._flows import given_up
 from ._adapter_base import OK, C, session_of
 from ._forked import is_forked
 from ._handles import ALONE, Refusal, Session, renewed
@@ -116,9 +115,6 @@ def take_back(
     except BaseException:  # interrupted
         entry.resource = conn
         engine.tell(engine.core.give_back_broken, entry)
-        if not hasattr(entry, "resource"):
-            entry.resource = conn
-        given_up(engine, entry)
         raise
     # From here on it may be somebody else's, whoever interrupts.
     if not clean:

@@ -29,8 +29,8 @@ from .._core import Nested
 from .._sync import Pool
 from ._adapter import ConnectionAdapter
 from ._arguments import takes_dsn
-from ._direct import DirectConnection
 from ._credentials import CredentialsProvider
+from ._direct import DirectConnection
 from ._error_classes import Classify
 from ._face import NullFace, PsycopgFace, own_engine
 from ._leases import ConnectionLease, lend, take_back
