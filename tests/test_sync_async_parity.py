@@ -47,6 +47,7 @@ TWO_WORDS = (
     ("AsyncConnectFailedCB", "ConnectFailedCB"),
     ("AsyncConninfoParam", "ConninfoParam"),
     ("AsyncKwargsParam", "KwargsParam"),
+    ("AsyncCredentialsProvider", "CredentialsProvider"),
     ("AsyncConnectionCB", "ConnectionCB"),
     ("AsyncConnection", "Connection"),
     ("AsyncConnectionPool", "ConnectionPool"),

@@ -2,10 +2,11 @@
 
 from ._adapter import Adapter, AsyncAdapter, PermanentError, Watchful
 from ._async import AsyncLease, AsyncPool
-from ._core import PoolStatistics
+from ._core import ErrorClass, PoolStatistics
 from ._errors import (
     BorrowedBeforeFork,
     ConnectFailed,
+    CredentialsError,
     NestedBorrow,
     PoolClosed,
     PoolOverloaded,
@@ -19,6 +20,7 @@ from .psycopg import (
     AsyncNullConnectionPool,
     ConnectionPool,
     ConnectionReturned,
+    Credential,
     Gap,
     Listener,
     NullConnectionPool,
@@ -36,6 +38,9 @@ __all__ = [
     "ConnectFailed",
     "ConnectionPool",
     "ConnectionReturned",
+    "Credential",
+    "CredentialsError",
+    "ErrorClass",
     "Gap",
     "Lease",
     "Listener",

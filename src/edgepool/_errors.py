@@ -91,6 +91,16 @@ class BorrowedBeforeFork(psycopg.InterfaceError):
     __module__ = "edgepool"
 
 
+class CredentialsError(psycopg.OperationalError):
+    """A provider of credentials gave none; the `__cause__` of what a borrower gets.
+
+    Says what the provider has raised, and where, but not its text, which may quote a
+    secret.
+    """
+
+    __module__ = "edgepool"
+
+
 class PoolOverloaded(PoolTimeout):
     """More come than can be served, and this caller had waited for long enough.
 

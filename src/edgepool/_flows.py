@@ -19,9 +19,11 @@ from ._core import (
     Command,
     Connect,
     Entry,
+    ErrorClass,
     PoolCore,
     Reset,
     State,
+    Sweep,
 )
 
 T = TypeVar("T")
@@ -83,6 +85,10 @@ class Driver(Protocol[T]):
     """Make an entry and its new resource known to each other, if that is wanted."""
     configure: Callable[[T], Coroutine[Any, Any, None]] | None
     """Prepare a new resource, within a deadline, if the adapter has such a step."""
+    classify: Callable[[Exception], ErrorClass]
+    """Tell what the error of a connect means."""
+    lasts: Callable[[T], float]
+    """Tell how long a new resource may be used, in seconds."""
     cancel: Callable[[T], Coroutine[Any, Any, None]] | None
     """Have the other side stop working for what is to be closed, if it can be told."""
 
@@ -222,6 +228,8 @@ async def perform(driver: Driver[T], command: Command[T]) -> None:
     elif isinstance(command, Abort):
         if (resource := command.entry.reach()) is not None:
             await _cancel(driver, resource)
+    elif isinstance(command, Sweep):
+        _sweep(driver, driver.tell(driver.core.suspect))
     else:
         try:
             await driver.sound()
@@ -246,23 +254,26 @@ async def _connect(driver: Driver[T], entry: Entry[T]) -> None:
     ended = driver.clock()
     driver.faces.clear()
     driver.introduce(entry, entry.resource)
-    driver.tell(core.connected, entry, entry.resource, ended - started)
+    took, lasts = ended - started, driver.lasts(entry.resource)
+    driver.tell(core.connected, entry, entry.resource, took, lasts)
     if failing_since is not None:
         lasted = ended - failing_since
         connect_log.info("%s: connected again after %.2f s", driver.name, lasted)
     else:
-        took = ended - started
         connect_log.info("%s: connected in %.4f s", driver.name, took)
 
 
 def _connect_failed(driver: Driver[T], entry: Entry[T], error: Exception) -> None:
     # Not in `_connect`: by a name for the cause there, the error and the frame would
     # keep each other alive until the collector runs, and a half-open session with them.
-    permanent = isinstance(error, (PermanentError, *PROGRAMMING_ERRORS))
     cause: BaseException = error
-    if isinstance(error, PermanentError) and error.__cause__ is not None:
-        cause = error.__cause__
-    driver.tell(driver.core.connect_failed, entry, cause, permanent)
+    if isinstance(error, (PermanentError, *PROGRAMMING_ERRORS)):
+        kind = ErrorClass.FAIL_FAST
+        if isinstance(error, PermanentError) and error.__cause__ is not None:
+            cause = error.__cause__
+    else:
+        kind = driver.classify(error)
+    driver.tell(driver.core.connect_failed, entry, cause, kind)
     # One line for an outage, and one for each new face of it, to a limit.
     known, text = driver.faces, str(cause)
     news = text not in known and len(known) < FACES

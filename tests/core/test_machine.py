@@ -22,7 +22,17 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from edgepool._core import NEVER, Check, Close, Connect, Reason, Refusal, Reset
+from edgepool._core import (
+    NEVER,
+    Check,
+    Close,
+    Connect,
+    ErrorClass,
+    Reason,
+    Refusal,
+    Reset,
+    Sweep,
+)
 from edgepool._core.transitions import TRANSITIONS
 from support.core import MUTANTS, THOROUGH
 from support.core_watched import Watched
@@ -43,6 +53,7 @@ which = st.integers(0, 5)
 """Picks one of several; modulo, so that it can be drawn before it is known of what."""
 
 mostly = st.sampled_from([True, True, True, False])
+kinds = st.sampled_from(ErrorClass)
 hows = st.sampled_from(["clean", "dirty", "dirty", "broken"])
 seldom = st.sampled_from([False, False, False, True])
 
@@ -229,12 +240,17 @@ class Histories(RuleBasedStateMachine):
         self.pool.work()
 
     @if_any("todo")
-    @rule(permanent=st.booleans(), callers=st.integers(0, 1))
-    def fail_to_connect(self, permanent, callers):
+    @rule(permanent=st.booleans(), kind=kinds, callers=st.integers(0, 1))
+    def fail_to_connect(self, permanent, kind, callers):
         for _ in range(callers):
             self.pool.wait()
         for _ in self.pool.wanted(Connect):
-            self.pool.fail_one(permanent=permanent)
+            self.pool.fail_one(permanent=permanent, kind=kind)
+
+    @if_any("held")
+    @rule(kind=kinds)
+    def tell_of_an_error(self, kind):
+        self.pool.notice(kind)
 
     @rule(alive=mostly, proven=st.booleans(), callers=st.integers(0, 2))
     def suspect(self, alive, proven, callers):
@@ -326,7 +342,8 @@ class Histories(RuleBasedStateMachine):
     def _the_pool_shrinks(self):
         pool, settings = self.pool, self.pool.core.settings
         while pool.stats.size < settings.min_size:
-            assert pool.core.failing_since is not None
+            stats = pool.stats
+            assert stats.failing_since is not None or stats.ceiling is not None
             pool.tick(at=max(pool.now, pool.wake_at))
             pool.work()
         until = pool.now + settings.max_idle
@@ -357,5 +374,5 @@ def test_every_history_keeps_every_promise():
         assert step in Histories.reach
     # A forked child is not told what happened: see test_forks.py.
     reasons = set(Reason) - {Reason.FORKED}
-    for what in [*reasons, *Refusal, Connect, Close, Check, Reset]:
+    for what in [*reasons, *Refusal, Connect, Close, Check, Reset, Sweep]:
         assert what in Histories.reach

@@ -218,3 +218,25 @@ def test_no_line_of_the_log_is_made_up(pages: dict[str, Any], root: Path) -> Non
 
     assert rows
     assert set() == set(rows) - real
+
+
+# what an error means
+
+
+def test_the_table_of_errors_is_the_one_in_the_code(pages: dict[str, Any]) -> None:
+    from edgepool.psycopg._error_classes import CLASSES
+
+    section = pages[ERRORS].sections["What an error means"]
+    rows = re.findall(
+        r"^\| (`\w{5}`[^|]*) \|[^|]*\| `(\w+)` \|$", section, re.MULTILINE
+    )
+    shown = {s: kind for cell, kind in rows for s in re.findall(r"`(\w+)`", cell)}
+
+    assert {s: kind.name for s, kind in CLASSES.items()} == shown
+
+
+def test_each_class_of_errors_is_explained(pages: dict[str, Any]) -> None:
+    section = pages[ERRORS].sections["What an error means"]
+    rows = re.findall(r"^\| `([A-Z_]+)` \|", section, re.MULTILINE)
+
+    assert [kind.name for kind in edgepool.ErrorClass] == rows

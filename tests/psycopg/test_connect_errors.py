@@ -20,6 +20,7 @@ import psycopg
 import psycopg.errors
 import pytest
 
+from edgepool._core import PERMANENT
 from edgepool.psycopg import _sqlstate_probe
 from edgepool.psycopg._connect_errors import (
     MOST_PROBES,
@@ -215,6 +216,15 @@ def failure(conninfo: str) -> psycopg.Error:
     return caught.value
 
 
+def hopeless(errors: ConnectErrors, *attempt: Any) -> bool:
+    """Tell whether waiting is useless after a failure."""
+    return errors.class_of(*attempt) in PERMANENT
+
+
+async def hopeless_async(errors: ConnectErrors, *attempt: Any) -> bool:
+    return await errors.class_of_async(*attempt) in PERMANENT
+
+
 def eventually(get: Callable[[], T], expected: T) -> None:
     """Wait for what another process or thread is about to do."""
     deadline = time.monotonic() + 10
@@ -361,6 +371,28 @@ def test_a_refusal_that_is_hard_to_provoke_is_known_too(
 
     assert sqlstate == sqlstate_of(error)
     assert permanent is is_permanent(error)
+
+
+@pytest.mark.parametrize(
+    ("text", "sqlstate", "kind"),
+    [
+        ("no more connections allowed (max_client_conn)", "53300", "BACK_OFF"),
+        ("query_wait_timeout", "53300", "BACK_OFF"),
+        ("Max client connections reached", "53300", "BACK_OFF"),
+        ("password authentication failed", "28P01", "CREDENTIALS"),
+        ("no such user: app", "28P01", "CREDENTIALS"),
+        ("no such database: shop", "3D000", "FAIL_FAST"),
+        ('database "shop" is disabled', None, "ORDINARY"),
+    ],
+)
+def test_what_a_pooler_says_means_what_it_would_of_postgresql(
+    fake: FakeServer, text: str, sqlstate: str | None, kind: str
+) -> None:
+    fake.says(("08P01", text))
+    error = failure(fake.conninfo)
+
+    assert sqlstate == sqlstate_of(error)
+    assert kind == ConnectErrors().class_of(error, fake.conninfo, 0).name
 
 
 def test_names_in_a_text_do_not_change_its_meaning(fake: FakeServer) -> None:
@@ -566,7 +598,7 @@ def test_only_the_host_with_the_unknown_text_is_asked(
     error = failure(conninfo)
 
     assert is_permanent(error) is None
-    assert ConnectErrors().permanent(error, conninfo, 10) is True
+    assert hopeless(ConnectErrors(), error, conninfo, 10) is True
     assert (1, 2) == (one.attempts, two.attempts)
 
 
@@ -583,7 +615,7 @@ def test_the_probe_goes_where_the_failure_was(
     for name in ("PGHOST", "PGHOSTADDR", "PGPORT"):
         monkeypatch.delenv(name)
 
-    assert ConnectErrors().permanent(error, "user=app dbname=shop", 10) is True
+    assert hopeless(ConnectErrors(), error, "user=app dbname=shop", 10) is True
 
 
 def test_hosts_without_port_or_address_are_told_apart() -> None:
@@ -671,7 +703,7 @@ def test_an_unknown_text_is_understood_by_asking_again(
     errors = ConnectErrors()
     error = failure(fake.conninfo)
 
-    assert errors.permanent(error, fake.conninfo, 10) is permanent
+    assert hopeless(errors, error, fake.conninfo, 10) is permanent
     assert refusal[0] == errors.sqlstate_of(error)
     assert refusal[0] == probe(fake.conninfo, 10)
 
@@ -686,7 +718,7 @@ async def test_an_unknown_text_is_understood_in_asyncio(
     with pytest.raises(psycopg.OperationalError) as caught:
         await psycopg.AsyncConnection.connect(fake.conninfo)
 
-    assert await errors.permanent_async(caught.value, fake.conninfo, 10) is permanent
+    assert await hopeless_async(errors, caught.value, fake.conninfo, 10) is permanent
     assert refusal[0] == errors.sqlstate_of(caught.value)
     assert refusal[0] == await probe_async(fake.conninfo, 10)
 
@@ -699,7 +731,7 @@ def test_the_severity_may_be_in_another_language(
     fake.says(("28P01", "пользователь не прошёл проверку"), severity=severity)
     error = failure(fake.conninfo)
 
-    assert ConnectErrors().permanent(error, fake.conninfo, 10) is True
+    assert hopeless(ConnectErrors(), error, fake.conninfo, 10) is True
 
 
 @traces_everything
@@ -715,7 +747,7 @@ def test_a_text_is_asked_about_once(fake: FakeServer) -> None:
     verdicts: list[bool] = []
     for refusal in [WRONG_PASSWORD, TOO_MANY] * 3:
         fake.says(refusal)
-        verdicts.append(errors.permanent(failure(fake.conninfo), fake.conninfo, 10))
+        verdicts.append(hopeless(errors, failure(fake.conninfo), fake.conninfo, 10))
 
     assert [True, False] * 3 == verdicts
     assert 6 + 2 == fake.attempts
@@ -726,7 +758,7 @@ def test_a_text_without_a_sqlstate_is_asked_about_once(fake: FakeServer) -> None
     fake.says_raw("SFATAL\0Mnein\0\0")
     errors = ConnectErrors()
     for _ in range(3):
-        assert errors.permanent(failure(fake.conninfo), fake.conninfo, 10) is False
+        assert hopeless(errors, failure(fake.conninfo), fake.conninfo, 10) is False
 
     assert 3 + 1 == fake.attempts
 
@@ -735,9 +767,9 @@ def test_what_is_known_is_not_asked_about(fake: FakeServer) -> None:
     fake.says(("28P01", 'password authentication failed for user "app"'))
     errors = ConnectErrors()
 
-    assert errors.permanent(failure(fake.conninfo), fake.conninfo, 10) is True
-    assert errors.permanent(TypeError(), fake.conninfo, 10) is True
-    assert errors.permanent(OSError(), fake.conninfo, 10) is False
+    assert hopeless(errors, failure(fake.conninfo), fake.conninfo, 10) is True
+    assert hopeless(errors, TypeError(), fake.conninfo, 10) is True
+    assert hopeless(errors, OSError(), fake.conninfo, 10) is False
     assert 1 == fake.attempts
 
 
@@ -748,12 +780,12 @@ def test_an_answer_counts_for_its_own_text_only(fake: FakeServer) -> None:
     fake.says(STARTING_UP, WRONG_PASSWORD)
     starting = failure(fake.conninfo)
 
-    assert errors.permanent(starting, fake.conninfo, 10) is False
-    assert errors.permanent(failure(fake.conninfo), fake.conninfo, 10) is True
+    assert hopeless(errors, starting, fake.conninfo, 10) is False
+    assert hopeless(errors, failure(fake.conninfo), fake.conninfo, 10) is True
     assert 3 == fake.attempts
 
     fake.says(STARTING_UP)
-    assert errors.permanent(starting, fake.conninfo, 10) is False
+    assert hopeless(errors, starting, fake.conninfo, 10) is False
     assert "57P03" == errors.sqlstate_of(starting)
 
 
@@ -765,18 +797,18 @@ def test_who_fails_alike_meanwhile_does_not_ask_as_well(fake: FakeServer) -> Non
     fake.says_nothing()
     verdicts: list[bool] = []
     asking = threading.Thread(
-        target=lambda: verdicts.append(errors.permanent(first, fake.conninfo, 0.5))
+        target=lambda: verdicts.append(hopeless(errors, first, fake.conninfo, 0.5))
     )
     asking.start()
     eventually(lambda: fake.attempts, 3)
 
-    assert errors.permanent(second, fake.conninfo, 10) is False
+    assert hopeless(errors, second, fake.conninfo, 10) is False
     assert 3 == fake.attempts
 
     asking.join()
     assert [False] == verdicts
     fake.says(WRONG_PASSWORD)
-    assert errors.permanent(second, fake.conninfo, 10) is True
+    assert hopeless(errors, second, fake.conninfo, 10) is True
 
 
 def test_a_server_that_never_repeats_itself_is_not_asked_for_ever(
@@ -785,7 +817,7 @@ def test_a_server_that_never_repeats_itself_is_not_asked_for_ever(
     errors = ConnectErrors()
     for number in range(MOST_PROBES + 10):
         fake.says(("XX000", f"Anfrage {number}"))
-        assert errors.permanent(failure(fake.conninfo), fake.conninfo, 10) is False
+        assert hopeless(errors, failure(fake.conninfo), fake.conninfo, 10) is False
 
     assert 2 * MOST_PROBES + 10 == fake.attempts
 
@@ -866,7 +898,7 @@ def test_a_verdict_on_a_frozen_server_comes_in_time(
     server.freeze()
     started = time.monotonic()
     try:
-        verdict = ConnectErrors().permanent(error, server.conninfo, 0.3)
+        verdict = hopeless(ConnectErrors(), error, server.conninfo, 0.3)
     finally:
         server.thaw()
 
@@ -878,7 +910,7 @@ def test_without_time_there_is_no_probe(fake: FakeServer, libpq: Libpq) -> None:
     fake.says(WRONG_PASSWORD)
     error = failure(fake.conninfo)
 
-    assert ConnectErrors().permanent(error, fake.conninfo, 0) is False
+    assert hopeless(ConnectErrors(), error, fake.conninfo, 0) is False
     assert [] == libpq.made
 
 
@@ -887,7 +919,7 @@ async def test_a_cancelled_probe_leaves_and_may_be_repeated(fake: FakeServer) ->
     error = failure(fake.conninfo)
     fake.says_nothing()
     errors = ConnectErrors()
-    asking = asyncio.create_task(errors.permanent_async(error, fake.conninfo, 10))
+    asking = asyncio.create_task(hopeless_async(errors, error, fake.conninfo, 10))
     while fake.attempts < 2:
         await asyncio.sleep(0.001)
     asking.cancel()
@@ -897,7 +929,7 @@ async def test_a_cancelled_probe_leaves_and_may_be_repeated(fake: FakeServer) ->
     assert fake.was_left.wait(10)
     fake.says(WRONG_PASSWORD)
     expected = psycopg.pq.version() >= 180000 and sys.platform == "linux"
-    assert await errors.permanent_async(error, fake.conninfo, 10) is expected
+    assert await hopeless_async(errors, error, fake.conninfo, 10) is expected
     assert 3 == fake.attempts
 
 
@@ -908,7 +940,7 @@ def test_where_libpq_does_not_trace_nothing_is_tried(
     error = failure(fake.conninfo)
     monkeypatch.setattr(sys, "platform", "darwin")
 
-    assert ConnectErrors().permanent(error, fake.conninfo, 10) is False
+    assert hopeless(ConnectErrors(), error, fake.conninfo, 10) is False
     assert probe(fake.conninfo, 10) is None
     assert [] == libpq.made
 
@@ -920,7 +952,7 @@ def test_without_a_place_for_files_the_verdict_is_to_wait(
     error = failure(fake.conninfo)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
 
-    assert ConnectErrors().permanent(error, fake.conninfo, 10) is False
+    assert hopeless(ConnectErrors(), error, fake.conninfo, 10) is False
 
 
 def test_an_attempt_is_finished_at_once(
@@ -983,7 +1015,7 @@ def test_a_password_sent_in_clear_goes_nowhere_else(
     errors = ConnectErrors()
     error = failure(fake.conninfo)
 
-    assert errors.permanent(error, fake.conninfo, 10) is True
+    assert hopeless(errors, error, fake.conninfo, 10) is True
     assert ["Zebra-7\0"] * 2 == fake.passwords
     assert "<ConnectErrors 1 texts learned>" == repr(errors)
     printed = capfd.readouterr()

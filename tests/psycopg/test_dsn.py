@@ -153,6 +153,7 @@ VALUES = {
     "nested": ("wait", "wait"),
     "pooler": ("session", "session"),
     "track_borrows": ("on", True),
+    "expire_with_credentials": ("on", True),
     "shed_target": ("0.05", 0.05),
     "shed_interval": ("2", 2.0),
 }

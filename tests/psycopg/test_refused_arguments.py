@@ -14,7 +14,7 @@ async def called(method, *arguments, **keywords):
     return await result(method(*arguments, **keywords))
 
 
-@pytest.mark.parametrize("name", ["configure", "check", "reset"])
+@pytest.mark.parametrize("name", ["configure", "check", "reset", "classify"])
 def test_what_is_to_be_called_must_be_a_function(colour, name):
     with pytest.raises(TypeError, match=rf"^{name} must be a function, not 5$"):
         colour.Pool("", open=False, **{name: 5})

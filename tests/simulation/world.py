@@ -25,6 +25,7 @@ from edgepool._core import (
     Close,
     Connect,
     Entry,
+    ErrorClass,
     PoolCore,
     Refusal,
     Reset,
@@ -215,7 +216,7 @@ class World:
             try:
                 session = server.open(self.now)
             except OSError as error:
-                self.tell(self.core.connect_failed, entry, error, False)
+                self.tell(self.core.connect_failed, entry, error, ErrorClass.ORDINARY)
             else:
                 self.tell(self.core.connected, entry, session, took)
 

@@ -19,11 +19,13 @@ from edgepool._core import (
     Close,
     Connect,
     Entry,
+    ErrorClass,
     PoolCore,
     PoolStatistics,
     Reset,
     Settings,
     State,
+    Sweep,
     Waiter,
 )
 
@@ -75,6 +77,7 @@ class Driven:
         # Who was told that there is an answer, in the order of the telling.
         self.woken: list[Waiter[Resource]] = []
         self.alarms = 0
+        self.sweeps = 0
         # What was cut off although somebody used it.
         self.aborted: list[Entry[Resource]] = []
         # Every resource that was ever opened.
@@ -112,6 +115,8 @@ class Driven:
         """Take note of what the core wants done."""
         if isinstance(command, Alarm):
             self.alarms += 1
+        elif isinstance(command, Sweep):
+            self.sweeps += 1
         elif isinstance(command, Abort):
             self.aborted.append(command.entry)
         else:
@@ -197,11 +202,15 @@ class Driven:
         self.resources.append(entry.resource)
 
     def fail_one(
-        self, error: BaseException = REFUSED, permanent: bool = False
+        self,
+        error: BaseException = REFUSED,
+        permanent: bool = False,
+        kind: ErrorClass = ErrorClass.ORDINARY,
     ) -> Entry[Resource]:
         """Let the oldest outstanding connect fail."""
         entry = self.take(Connect)
-        self.tell(self.core.connect_failed, entry, error, permanent)
+        kind = ErrorClass.FAIL_FAST if permanent else kind
+        self.tell(self.core.connect_failed, entry, error, kind)
         return entry
 
     def check_one(self, alive: bool = True, proven: bool = True) -> Entry[Resource]:

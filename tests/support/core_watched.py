@@ -16,13 +16,16 @@ from edgepool._core import (
     Close,
     Connect,
     Entry,
+    ErrorClass,
     Reason,
     Refusal,
     Reset,
     State,
+    Sweep,
     Waiter,
 )
 from edgepool._core.backoff import EAGER, retry_delay
+from edgepool._core.ceiling import JITTER, LATEST, SOONEST
 from edgepool._core.entry import ALWAYS, NEVER
 from edgepool._core.overload import GRAIN, TARGETS
 from edgepool._core.planner import HANGS_AFTER
@@ -72,6 +75,8 @@ class Watched(Driven):
         self.alarm_at = ALWAYS
         # When somebody last came while connecting failed.
         self.hurried_at = ALWAYS
+        # When the next connect beyond the ceiling may start.
+        self.beyond_from = ALWAYS
         # When the next connect may start beside another one.
         self.next_lane_at = ALWAYS
         # From when on one may start although there is no lane, or no need.
@@ -86,7 +91,7 @@ class Watched(Driven):
         # What the statistics have to say.
         self.requests = self.queued = self.in_vain = self.shed = 0
         self.lost = self.bad_returns = self.connects = self.connect_errors = 0
-        self.leaked = 0
+        self.leaked = self.connects_refused = self.read_only_errors = 0
 
         # What has happened so far, for a report on the reach of a test.
         self.seen: Counter[Any] = Counter()
@@ -283,6 +288,15 @@ class Watched(Driven):
         self.requests -= entry.state is State.IN_USE
         self.tell(self.core.overdue, entry)
 
+    def notice(self, kind: ErrorClass) -> None:
+        """Have a borrower tell of his error."""
+        self.read_only_errors += kind is ErrorClass.READ_ONLY
+        if kind is ErrorClass.BACK_OFF and self.core.open:
+            self.beyond_from = self.now + SOONEST * (1.0 - JITTER * self.jitter)
+        sweeps = self.sweeps + (kind is ErrorClass.SUSPECT and bool(self.idle))
+        self.tell(self.core.noticed, kind)
+        assert sweeps == self.sweeps
+
     def suspect(self) -> None:
         self._suspect(self.core.suspect(self.now))
 
@@ -314,15 +328,23 @@ class Watched(Driven):
         return super().connect_one(took)
 
     def fail_one(
-        self, error: BaseException = REFUSED, permanent: bool = False
+        self,
+        error: BaseException = REFUSED,
+        permanent: bool = False,
+        kind: ErrorClass = ErrorClass.ORDINARY,
     ) -> Entry[Resource]:
         entry = self.wanted(Connect)[0]
         self.connect_errors += 1
+        refused_more = kind is ErrorClass.BACK_OFF and not permanent
+        self.connects_refused += refused_more
         alarmed = self.alarms
         if entry.state is State.ABORTED or not self.core.open:
-            super().fail_one(error, permanent)
+            super().fail_one(error, permanent, kind)
             assert alarmed == self.alarms
             return entry
+
+        if refused_more:
+            self.beyond_from = self.now + SOONEST * (1.0 - JITTER * self.jitter)
 
         if self.failing_since is None:
             self.failing_since = self.now
@@ -338,7 +360,7 @@ class Watched(Driven):
         established = self.established
         # Who came later gets another try: things may be mended.
         refused = [w for w in self.queue if w.since <= entry.asked_at]
-        super().fail_one(error, permanent)
+        super().fail_one(error, permanent, kind)
 
         if self.now >= self.alarm_at:
             self.alarm_at = self.now + self.core.settings.reconnect_timeout
@@ -374,7 +396,7 @@ class Watched(Driven):
             assert not self.core.open
             assert command.entry.state is State.ABORTED
             assert command.entry.resource
-        elif not isinstance(command, Alarm):
+        elif not isinstance(command, (Alarm, Sweep)):
             assert command.entry not in [other.entry for other in self.todo]
             self._check_legal(command)
         super().receive(command)
@@ -430,6 +452,8 @@ class Watched(Driven):
             assert self.core.open
             assert stats.size <= settings.max_size, "more than max_size"
             assert self.now >= self.retry_from, "a connect during the backoff"
+            if self._is_at_ceiling(stats.size - 1):
+                assert self.now >= self.beyond_from, "more than the server gave"
             lanes = 1 if self.failing_since is not None else settings.max_connecting
             under_way = [e for e in self.wanted(Connect) if e.state is entry.state]
             if self.queue and self.now >= self.beside_from:
@@ -444,6 +468,10 @@ class Watched(Driven):
         elif kind is Close and entry.state is State.CLOSING:
             self.seen[entry.reason] += 1
             assert self._may_retire(entry), f"closed: {entry.reason}"
+
+    def _is_at_ceiling(self, size: int) -> bool:
+        ceiling = self.stats.ceiling
+        return ceiling is not None and size >= ceiling
 
     def _may_retire(self, entry: Entry[Resource]) -> bool:
         settings, stats = self.core.settings, self.stats
@@ -563,13 +591,18 @@ class Watched(Driven):
         lanes = 1 if failing else settings.max_connecting
         startable = min(wanted, stats.max_size - stats.size, lanes - stats.opening)
         if startable > 0:
-            assert failing or stats.opening, "wanted, and not under way"
+            waits = failing or self._is_at_ceiling(stats.size)
+            assert waits or stats.opening, "wanted, and not under way"
             by = self.retry_by if failing else self.next_lane_at
+            if stats.ceiling is not None:
+                by = max(by, self.now + LATEST)
             assert self.wake_at <= by, "wanted, and no timer is set"
             return
         may_hang = 0 < stats.opening < settings.max_connecting
         if may_hang and self.queue and stats.size < stats.max_size:
             by = max(self.beside_from, self.retry_by, self.next_lane_at)
+            if stats.ceiling is not None:
+                by = max(by, self.now + LATEST)
             assert self.wake_at <= by, "it may hang, and no timer is set"
 
     def _check_counters(self) -> None:
@@ -582,3 +615,5 @@ class Watched(Driven):
         assert self.connects == stats.connects
         assert self.connect_errors == stats.connect_errors
         assert self.leaked == stats.leaked
+        assert self.connects_refused == stats.connects_refused
+        assert self.read_only_errors == stats.read_only_errors

@@ -5,14 +5,16 @@ Nothing in here waits, connects, logs, reads a clock, rolls dice or takes a lock
 what is to be done about them: commands for I/O, and waiters who have an answer.
 """
 
-from .commands import Abort, Alarm, Check, Close, Command, Connect, Reset
+from .commands import Abort, Alarm, Check, Close, Command, Connect, Reset, Sweep
 from .core import PoolCore
 from .entry import NEVER, Entry, Note, Reason, Refusal, State, Tether, Waiter
+from .error_class import PERMANENT, ErrorClass
 from .settings import PROBE_AFTER, RENEWAL, STAGGER, Nested, Settings
 from .statistics import PoolStatistics
 
 __all__ = [
     "NEVER",
+    "PERMANENT",
     "PROBE_AFTER",
     "RENEWAL",
     "STAGGER",
@@ -23,6 +25,7 @@ __all__ = [
     "Command",
     "Connect",
     "Entry",
+    "ErrorClass",
     "Nested",
     "Note",
     "PoolCore",
@@ -32,6 +35,7 @@ __all__ = [
     "Reset",
     "Settings",
     "State",
+    "Sweep",
     "Tether",
     "Waiter",
 ]

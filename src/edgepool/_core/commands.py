@@ -59,5 +59,13 @@ class Alarm:
     __slots__ = ()
 
 
+class Sweep:
+    """Probe all idle resources; answer `suspect`, then `checked` for each."""
+
+    __slots__ = ()
+
+
 # A string: making the union of generics would cost a tenth of the package's import.
-Command: TypeAlias = "Connect[T] | Check[T] | Reset[T] | Close[T] | Abort[T] | Alarm"
+Command: TypeAlias = (
+    "Connect[T] | Check[T] | Reset[T] | Close[T] | Abort[T] | Alarm | Sweep"
+)

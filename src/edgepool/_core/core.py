@@ -24,6 +24,7 @@ from typing import TypeVar
 
 from .commands import Alarm
 from .entry import ALWAYS, NEVER, Entry, Reason, Refusal, Tether, Waiter
+from .error_class import PERMANENT, ErrorClass
 from .lending import Lending, is_lent
 from .settings import Settings
 from .statistics import PoolStatistics, snapshot
@@ -45,8 +46,23 @@ class PoolCore(Lending[T]):
 
     # --- what was done in the background ------------------------------------------
 
-    def connected(self, now: float, entry: Entry[T], resource: T, took: float) -> None:
-        """Take in a new connection: for the first waiter, or idle."""
+    def connected(
+        self,
+        now: float,
+        entry: Entry[T],
+        resource: T,
+        took: float,
+        lasts: float = NEVER,
+    ) -> None:
+        """Take in a new connection: for the first waiter, or idle.
+
+        Args:
+            now: the time.
+            entry: its place.
+            resource: the connection.
+            took: how long it took to open it.
+            lasts: how long it may be used, if that is not for the pool to say.
+        """
         entry.resource = resource
         entry.connected = True
         self._counters.connect_time += took
@@ -54,11 +70,12 @@ class PoolCore(Lending[T]):
             return
         self._ledger.back(entry)
         self._outage.over()
+        self._ceiling.connected(now, self._ledger.established)
         if entry.expires_at > ALWAYS:  # else it was drained while it connected
-            life = self.settings.max_lifetime
+            life = min(self.settings.max_lifetime, lasts)
             end = now + life * (1.0 - LIFETIME_JITTER * self._jitter())
             entry.expires_at = min(entry.expires_at, end)
-            if (ahead := self.settings.renew_ahead) > 0:
+            if (ahead := self.settings.renew_ahead(life)) > 0:
                 entry.renew_at = min(entry.renew_at, entry.expires_at - ahead)
             self._renew_by(entry.renew_at)
         self.proven(now, entry)
@@ -72,12 +89,13 @@ class PoolCore(Lending[T]):
         self._plan(now)
 
     def connect_failed(
-        self, now: float, entry: Entry[T], error: BaseException, permanent: bool
+        self, now: float, entry: Entry[T], error: BaseException, kind: ErrorClass
     ) -> None:
         """Record a failed connect: back off, or tell those whom waiting cannot help.
 
         What is connected, but could not be configured, is closed.
         """
+        self._counters.connects_refused += kind is ErrorClass.BACK_OFF
         self._counters.connect_errors += 1
         if self._ledger.left(entry):
             return
@@ -96,11 +114,24 @@ class PoolCore(Lending[T]):
             patience = self.settings.reconnect_timeout
             if self._outage.failed(now, entry.asked_at, error, waited, patience):
                 self.commands.append(Alarm())
-            if permanent and not self._ledger.established:
+            self._heed(now, kind, entry.asked_at)
+            if kind in PERMANENT and not self._ledger.established:
                 # No connection is out that could come back and serve them. Who came
                 # after this attempt had begun gets another: things may be mended.
                 self._queue.refuse_all(now, Refusal.FAILED, error, entry.asked_at)
         self._plan(now)
+
+    def noticed(self, now: float, kind: ErrorClass) -> None:
+        """Record what an error of a borrower's says about more than his connection."""
+        self._counters.read_only_errors += kind is ErrorClass.READ_ONLY
+        if self.open:
+            self._heed(now, kind, now)
+
+    def _heed(self, now: float, kind: ErrorClass, asked_at: float) -> None:
+        if kind is ErrorClass.BACK_OFF:
+            self._ceiling.refused(now, asked_at, self._ledger.established)
+        elif kind is ErrorClass.SUSPECT:
+            self._sweep()
 
     def was_closed(self, now: float, entry: Entry[T]) -> None:
         """Free the place of a closed entry."""
@@ -162,6 +193,7 @@ class PoolCore(Lending[T]):
         if not self.open:
             self.open, self.fresh = True, False
             self._outage.over()
+            self._ceiling.lifted()
             # Who waits for it to be empty has waited for long enough.
             self._queue.announce(self._queue.for_empty)
             self._plan(now)
@@ -298,5 +330,10 @@ class PoolCore(Lending[T]):
     def statistics(self) -> PoolStatistics:
         """Take a snapshot."""
         return snapshot(
-            self.settings, self._ledger, self._queue, self._outage, self._counters
+            self.settings,
+            self._ledger,
+            self._queue,
+            self._outage,
+            self._ceiling,
+            self._counters,
         )

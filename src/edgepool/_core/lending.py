@@ -11,6 +11,7 @@ from collections.abc import Callable
 from inspect import CO_GENERATOR
 from typing import TypeAlias, TypeVar
 
+from .commands import Sweep
 from .entry import ALWAYS, Entry, Reason, Refusal, State, Tether, Waiter
 from .planner import Planner
 
@@ -141,6 +142,19 @@ class Lending(Planner[T]):
         if self._keep(now, entry):
             self._retire(entry, Reason.BROKEN)
             self._plan(now)
+
+    def give_back_dead(self, now: float, entry: Entry[T]) -> None:
+        """Take back an entry that has died while it was lent; have its siblings probed.
+
+        What has ended it mostly ended them, too (see `lost`). If its borrower closed
+        it, they are alive, and a probe costs next to nothing.
+        """
+        self.give_back_broken(now, entry)
+        self._sweep()
+
+    def _sweep(self) -> None:
+        if self._ledger.idle:
+            self.commands.append(Sweep())
 
     def _must_be_out(self, entry: Entry[T]) -> None:
         out = entry.state is IN_USE or entry.state is State.ABORTED

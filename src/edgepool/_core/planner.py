@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from .ceiling import Ceiling
 from .commands import Command
 from .entry import ALWAYS, NEVER, Entry, Reason, State, Tether, Waiter
 from .ledger import Ledger
@@ -65,6 +66,7 @@ class Planner(Generic[T]):
         self._ledger = ledger = Ledger[T](self._emit, self._drop, counters)
         self._queue = WaitQueue[T](self._wake, counters)
         self._outage = Outage(jitter)
+        self._ceiling = Ceiling(jitter)
         self._overload = Overload(settings)
         self._pop_idle = ledger.idle.pop
         self._push_idle = ledger.idle.append
@@ -120,7 +122,9 @@ class Planner(Generic[T]):
         self._calm = self._is_calm()
 
     def _grow(self, now: float) -> None:
-        settings, ledger = self.settings, self._ledger
+        settings, ledger, ceiling = self.settings, self._ledger, self._ceiling
+        ceiling.look(now)
+        self._wake_by(ceiling.forgotten_at)
         room = settings.max_size - ledger.size
         if room <= 0:
             return
@@ -136,12 +140,12 @@ class Planner(Generic[T]):
         starting = min(wanted, room, lanes - ledger.connecting)
         if starting <= 0 and self._may_try_beside and now >= self._beside_at:
             starting = 1
-        if starting > 0 and now < self._outage.retry_at:
-            self._wake_by(self._outage.retry_at)
-            return
         for _ in range(starting):
-            if ledger.connecting and now < self._next_lane_at:
-                self._wake_by(self._next_lane_at)
+            may_at = max(self._outage.retry_at, ceiling.opens_at(ledger.size))
+            if ledger.connecting:
+                may_at = max(may_at, self._next_lane_at)
+            if now < may_at:
+                self._wake_by(may_at)
                 return
             inherited = bool(vacancies)
             idle_since = vacancies.pop() if inherited else now
@@ -156,6 +160,7 @@ class Planner(Generic[T]):
         inherited: bool,
         predecessor: Tether[T] | None = None,
     ) -> None:
+        self._ceiling.asked(now, self._ledger.size)
         self._beside_at = now + HANGS_AFTER
         self._next_lane_at = now + self.settings.stagger
         self._ledger.connect(now, idle_since, inherited, predecessor)
@@ -179,7 +184,7 @@ class Planner(Generic[T]):
                 self._renew_by(entry.renew_at)
             elif not may:
                 self._renew_by(now + entry.patience)
-            elif ledger.size < self.settings.max_size:
+            elif self._has_room(now):
                 entry.succeeded, may = True, False
                 self._connect(now, entry.idle_since, False, entry.tether)
             elif (
@@ -190,6 +195,11 @@ class Planner(Generic[T]):
                 self._grow(now)
             else:
                 self._renew_by(now + entry.patience)
+
+    def _has_room(self, now: float) -> bool:
+        """Tell whether there may be one connection more, as far as is known."""
+        size = self._ledger.size
+        return size < self.settings.max_size and now >= self._ceiling.opens_at(size)
 
     def _renew_by(self, moment: float) -> None:
         if self.settings.keep_idle:  # else nothing is to be seen to by the clock

@@ -85,10 +85,9 @@ class Settings:
         after = min(self.probe_after, self.check_after)
         return after if after else ALWAYS
 
-    @property
-    def renew_ahead(self) -> float:
+    def renew_ahead(self, life: float) -> float:
         """How long before its end a connection may be replaced, in seconds."""
-        return min(self.renewal * self.max_lifetime, RENEWAL_AT_MOST)
+        return min(self.renewal * life, RENEWAL_AT_MOST)
 
     def __post_init__(self) -> None:
         """Validate, in the order in which a reader of the signature would."""

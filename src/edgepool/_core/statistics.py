@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .entry import Tether
+from .entry import NEVER, Tether
 
 if TYPE_CHECKING:
+    from .ceiling import Ceiling
     from .ledger import Ledger
     from .outage import Outage
     from .queue import WaitQueue
@@ -22,9 +23,11 @@ class Counters:
         "connect_errors",
         "connect_time",
         "connects",
+        "connects_refused",
         "leaked",
         "lost",
         "queued",
+        "read_only_errors",
         "refused",
         "shed",
         "usage_time",
@@ -42,6 +45,8 @@ class Counters:
         self.connects = 0
         self.connect_time = 0.0
         self.connect_errors = 0
+        self.connects_refused = 0
+        self.read_only_errors = 0
         self.lost = 0
         self.leaked = 0
 
@@ -92,6 +97,12 @@ class PoolStatistics(NamedTuple):
     """Connections that were borrowed, and dropped instead of returned."""
     failing_since: float | None
     """Since when connecting fails, on the pool's clock; None while it works."""
+    ceiling: int | None
+    """How many the server gave when it refused one more; None: no such limit known."""
+    connects_refused: int
+    """Connects that failed because there was no place for another connection."""
+    read_only_errors: int
+    """Borrows that ended in an error because the server takes no writes."""
     pooler: str = "unknown"
     """What a pool of connections to PostgreSQL has found in front of the server."""
 
@@ -101,6 +112,7 @@ def snapshot(
     ledger: Ledger[Any],
     queue: WaitQueue[Any],
     outage: Outage,
+    ceiling: Ceiling,
     counters: Counters,
 ) -> PoolStatistics:
     """Take a snapshot of the parts of a core."""
@@ -132,4 +144,7 @@ def snapshot(
         lost=counters.lost,
         leaked=counters.leaked,
         failing_since=outage.since,
+        ceiling=None if ceiling.limit == NEVER else int(ceiling.limit),
+        connects_refused=counters.connects_refused,
+        read_only_errors=counters.read_only_errors,
     )

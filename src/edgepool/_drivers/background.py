@@ -112,6 +112,13 @@ class Background(DriverBase[T]):
             self._lull_until = self.clock() + LULL
         _take_note(task)
 
+    def spawn(self, work: Coroutine[Any, Any, R]) -> asyncio.Task[R]:
+        """Run something as a task that does not outlive the pool."""
+        task = self._running.create_task(work)
+        self._tasks[task] = None
+        task.add_done_callback(self._done)
+        return task
+
     # --- I/O with a deadline ----------------------------------------------------------
 
     async def bounded(
@@ -124,9 +131,7 @@ class Background(DriverBase[T]):
         resource off ends the I/O sooner than a cancellation, for which psycopg first
         asks a server that may be silent to cancel the query.
         """
-        task = self._running.create_task(work)
-        self._tasks[task] = None
-        task.add_done_callback(self._done)
+        task = self.spawn(work)
         try:
             await asyncio.wait({task}, timeout=max(deadline - self.clock(), 0.0))
             if not task.done() and self._abort is not None:

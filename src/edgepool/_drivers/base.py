@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from .._adapter import Adapter, AsyncAdapter
-from .._core import Entry, PoolCore
+from .._core import NEVER, Entry, ErrorClass, PoolCore
 from .._flows import Driver
 from . import fork
 from .housekeeper import WeakCallback
@@ -31,6 +31,16 @@ def _always_alive(resource: object) -> bool:
 
 def _strangers(entry: object, resource: object) -> None:
     """Stand in for `introduce` of an adapter that has none."""
+
+
+def _nothing_special(error: Exception) -> ErrorClass:
+    """Stand in for `classify` of an adapter that has none."""
+    return ErrorClass.ORDINARY
+
+
+def _for_ever(resource: object) -> float:
+    """Stand in for `lasts` of an adapter that has none."""
+    return NEVER
 
 
 def _may_wait(resource: object) -> bool:
@@ -71,6 +81,8 @@ class DriverBase(Driver[T]):
         self.introduce = getattr(given, "introduce", _strangers)
         self.configure = getattr(adapter, "configure", None)
         self.cancel = getattr(adapter, "cancel", None)
+        self.classify = getattr(given, "classify", _nothing_special)
+        self.lasts = getattr(given, "lasts", _for_ever)
         self._abort: Callable[[T], None] | None = getattr(given, "abort", None)
         # Closing a psycopg connection mostly waits for nobody: not worth a thread or a
         # task.

@@ -142,7 +142,7 @@ class TaskDriver(Background[T]):
         elif self.is_alive(entry.resource):
             self.tell(core.give_back_dirty, entry)
         else:
-            self.tell(core.give_back_broken, entry)
+            self.tell(core.give_back_dead, entry)
 
     def start(self) -> None:
         """Open the pool, on the running event loop."""

@@ -137,7 +137,7 @@ class ThreadDriver(DriverBase[T]):
         elif self.is_alive(entry.resource):
             self.tell(core.give_back_dirty, entry)
         else:
-            self.tell(core.give_back_broken, entry)
+            self.tell(core.give_back_dead, entry)
 
     def start(self) -> None:
         """Open the pool."""

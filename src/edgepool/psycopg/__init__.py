@@ -1,6 +1,7 @@
 """The pools for psycopg connections: psycopg_pool's face, edgepool's engine."""
 
 from ._async_pool import AsyncConnectionPool, AsyncNullConnectionPool
+from ._credentials import Credential
 from ._direct import AsyncDirectConnection, DirectConnection
 from ._handles import ConnectionReturned
 from ._leases import AsyncConnectionLease, ConnectionLease
@@ -16,6 +17,7 @@ __all__ = [
     "ConnectionLease",
     "ConnectionPool",
     "ConnectionReturned",
+    "Credential",
     "DirectConnection",
     "Gap",
     "Listener",

@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Callable
 from sys import _getframe
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg_pool.abc import CT
@@ -31,6 +31,10 @@ from ._leases import take_back
 from ._network import network_defaults
 from ._session import tidied
 
+if TYPE_CHECKING:
+    from ._credential_sources import BlockingCredentials
+    from ._credentials import Held
+
 
 class ConnectionAdapter(CommonAdapter[CT]):
     """How a pool of threads handles psycopg's connections."""
@@ -43,20 +47,32 @@ class ConnectionAdapter(CommonAdapter[CT]):
         kwargs: dict[str, Any] = resolved(self.kwargs) or {}
         added = {**dsn.connect, **network_defaults(dsn.conninfo, kwargs)}
         kwargs = {**added, **kwargs}
+        if self._credentials is None:
+            return self._opened(dsn.conninfo, kwargs, None)
+        held: Held = self._credentials.get()
         try:
-            conn: CT = self.connection_class.connect(dsn.conninfo, **kwargs)
+            return self._opened(dsn.conninfo, kwargs, held)
+        except psycopg.Error as error:
+            if not self._may_be_renewed(error, held):
+                raise
+        return self._opened(dsn.conninfo, kwargs, self._credentials.get())
+
+    def _opened(self, conninfo: str, kwargs: dict[str, Any], held: Held | None) -> CT:
+        if held is not None:
+            kwargs = {**kwargs, **held.arguments()}
+        try:
+            conn: CT = self.connection_class.connect(conninfo, **kwargs)
         except BaseException as error:
             let_go_of_frames(error)
             if not isinstance(error, psycopg.Error):
                 raise error
-            whole = attempted(dsn.conninfo, kwargs)
+            whole = attempted(conninfo, kwargs)
             errors = self._connect_errors()
-            cause = errors.without_secrets(error)
-            if errors.permanent(error, whole, ASK_AGAIN):
-                raise PermanentError(str(cause)) from cause
-            raise cause from None
+            kind = errors.class_of(error, whole, ASK_AGAIN)
+            raise errors.explained(error, kind) from None
         conn._pool = None
         conn._edgepool_opened_by = os.getpid()  # type: ignore[attr-defined]
+        self._opened_with(conn, held)
         return conn
 
     def configure(self, conn: CT, /) -> None:
@@ -100,6 +116,13 @@ class ConnectionAdapter(CommonAdapter[CT]):
                 must_be_idle(mine, kind, callback)
                 session_of(mine).restore(mine)
             return mine.pgconn.transaction_status == IDLE
+
+    def _credentials_of(self, provider: Callable[[], Any]) -> BlockingCredentials:
+        from ._credential_sources import (
+            BlockingCredentials,
+        )  # costs who has none no import
+
+        return BlockingCredentials(provider, lambda: self._name)
 
     def _returning(self, conn: Callable[[], CT | None]) -> Callable[[], None]:
         def close() -> None:

@@ -15,6 +15,7 @@ import socket
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from weakref import WeakKeyDictionary, ref
 
@@ -23,9 +24,11 @@ from psycopg.conninfo import make_conninfo
 from psycopg.pq import ConnStatus, TransactionStatus
 
 from .._adapter import PermanentError
+from .._core import NEVER, ErrorClass
 from ._cancel import ACTIVE, request_cancel, send_apart
 from ._detection import Detection
 from ._dsn import NOT_LIBPQ, Dsn, parse
+from ._error_classes import classified
 from ._forked import disown
 from ._handles import Session, pgconn_behind, renewed
 from ._liveness import survives_news, watch
@@ -39,6 +42,9 @@ if TYPE_CHECKING:
     from .._core import Entry
     from ._cancel import Request
     from ._connect_errors import ConnectErrors
+    from ._credentials import Held
+    from ._error_classes import Classify
+
 C = TypeVar("C", bound="BaseConnection[Any]")
 
 log = logging.getLogger("edgepool.reset")
@@ -48,6 +54,10 @@ connect_log = logging.getLogger("edgepool.connect")
 IDLE = int(TransactionStatus.IDLE)
 OK = int(ConnStatus.OK)
 UNKNOWN = int(TransactionStatus.UNKNOWN)  # of a connection that is closed or lost
+
+# A connection is used for so long at least, in seconds, whatever its credential says: a
+# clock may be wrong, and then every connection would be replaced as soon as it is open.
+BRIEFEST = 1.0
 
 # How long one more attempt may take that asks a server for the SQLSTATE of a refusal
 # which it gave in another language, in seconds.
@@ -65,6 +75,9 @@ class CommonAdapter(Generic[C]):
         check: called with a connection before it is lent.
         reset: called with a connection that was returned; or "clean".
         pooler: what is in front of the server; "auto": that is to be found out.
+        classify: tells what an error means, if that is not what the table says.
+        credentials: gives what to connect with.
+        expire_with_credentials: whether a connection is replaced when they expire.
 
     Raises:
         ValueError: `reset` or `pooler` is another string.
@@ -83,11 +96,15 @@ class CommonAdapter(Generic[C]):
         check: Callable[[C], Any],
         reset: Callable[[C], Any] | str | None,
         pooler: str,
+        *,
+        classify: Classify | None = None,
+        credentials: Callable[[], Any] | None = None,
+        expire_with_credentials: bool = False,
     ) -> None:
         if isinstance(reset, str) and reset != "clean":
             raise ValueError(f"reset must be a function or 'clean', not {reset!r}")
         callbacks = {"configure": configure, "check": check, "reset": reset}
-        for name, callback in callbacks.items():
+        for name, callback in {**callbacks, "classify": classify}.items():
             if not (callback in (None, "clean") or callable(callback)):
                 raise TypeError(f"{name} must be a function, not {callback!r}")
         if not callable(getattr(connection_class, "connect", None)):
@@ -104,6 +121,11 @@ class CommonAdapter(Generic[C]):
         self._check = check
         self._reset = self._wanted_reset = reset
         self.detection = Detection(pooler, lambda: self._name)
+        self._classify = classify
+        self._credentials: Any = None
+        if credentials is not None:
+            self._credentials = self._credentials_of(credentials)
+        self._expires_with_credentials = expire_with_credentials
         self._errors: ConnectErrors | None = None
         self._has_warned = False
         # What is to be told to the server about connections that were cut off.
@@ -232,6 +254,36 @@ class CommonAdapter(Generic[C]):
     def _name(self) -> str:
         pool = self.pool()
         return pool.name if pool is not None else "a pool that is gone"
+
+    def classify(self, error: Exception, /) -> ErrorClass:
+        """Tell what an error means, of a connect or of what a borrower did."""
+        return classified(error, self._classify, self._name)
+
+    def _credentials_of(self, provider: Callable[[], Any]) -> object:
+        """Make what asks the provider."""
+        raise NotImplementedError
+
+    def connect_as(self, other: CommonAdapter[Any]) -> None:
+        """Use the credentials of another pool, and judge errors as it does."""
+        self._credentials, self._classify = other._credentials, other._classify
+
+    def _opened_with(self, conn: C, held: Held | None) -> None:
+        """Take note of the credential with which a connection was opened."""
+        if held is None:
+            return
+        held.admitted = True
+        if self._expires_with_credentials:
+            conn._edgepool_until = held.expires_at  # type: ignore[attr-defined]
+
+    def _may_be_renewed(self, error: Exception, held: Held) -> bool:
+        """Tell whether a connect may succeed with another credential."""
+        refused = self.classify(error) is ErrorClass.CREDENTIALS
+        return refused and bool(self._credentials.reject(held))
+
+    def lasts(self, conn: C, /) -> float:
+        """Tell how long a new connection may be used, in seconds."""
+        until: float = getattr(conn, "_edgepool_until", NEVER)
+        return max(until - monotonic(), BRIEFEST)
 
     def _connect_errors(self) -> ConnectErrors:
         if self._errors is None:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from inspect import isawaitable
 from sys import _getframe
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg_pool.abc import ACT
@@ -32,6 +32,10 @@ from ._leases import take_back
 from ._network import network_defaults
 from ._session import tidied
 
+if TYPE_CHECKING:
+    from ._credential_sources import TaskCredentials
+    from ._credentials import Held
+
 
 class AsyncConnectionAdapter(CommonAdapter[ACT]):
     """How a pool of tasks handles psycopg's asyncio connections."""
@@ -44,20 +48,34 @@ class AsyncConnectionAdapter(CommonAdapter[ACT]):
         kwargs: dict[str, Any] = await _awaited(resolved(self.kwargs)) or {}
         added = {**dsn.connect, **network_defaults(dsn.conninfo, kwargs)}
         kwargs = {**added, **kwargs}
+        if self._credentials is None:
+            return await self._opened(dsn.conninfo, kwargs, None)
+        held: Held = await self._credentials.get()
         try:
-            conn: ACT = await self.connection_class.connect(dsn.conninfo, **kwargs)
+            return await self._opened(dsn.conninfo, kwargs, held)
+        except psycopg.Error as error:
+            if not self._may_be_renewed(error, held):
+                raise
+        return await self._opened(dsn.conninfo, kwargs, await self._credentials.get())
+
+    async def _opened(
+        self, conninfo: str, kwargs: dict[str, Any], held: Held | None
+    ) -> ACT:
+        if held is not None:
+            kwargs = {**kwargs, **held.arguments()}
+        try:
+            conn: ACT = await self.connection_class.connect(conninfo, **kwargs)
         except BaseException as error:
             let_go_of_frames(error)
             if not isinstance(error, psycopg.Error):
                 raise error
-            whole = attempted(dsn.conninfo, kwargs)
+            whole = attempted(conninfo, kwargs)
             errors = self._connect_errors()
-            cause = errors.without_secrets(error)
-            if await errors.permanent_async(error, whole, ASK_AGAIN):
-                raise PermanentError(str(cause)) from cause
-            raise cause from None
+            kind = await errors.class_of_async(error, whole, ASK_AGAIN)
+            raise errors.explained(error, kind) from None
         conn._pool = None
         conn._edgepool_opened_by = os.getpid()  # type: ignore[attr-defined]
+        self._opened_with(conn, held)
         return conn
 
     async def configure(self, conn: ACT, /) -> None:
@@ -101,6 +119,15 @@ class AsyncConnectionAdapter(CommonAdapter[ACT]):
                 must_be_idle(mine, kind, callback)
                 session_of(mine).restore(mine)
             return mine.pgconn.transaction_status == IDLE
+
+    def _credentials_of(self, provider: Callable[[], Any]) -> TaskCredentials:
+        from ._credential_sources import TaskCredentials  # costs who has none no import
+
+        return TaskCredentials(provider, lambda: self._name, self._spawn)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task: asyncio.Task[None] = self.pool()._engine.spawn(work)
+        return task
 
     def _returning(self, conn: Callable[[], ACT | None]) -> Callable[[], Any]:
         async def close() -> None:

@@ -29,7 +29,9 @@ from .._async import AsyncPool
 from .._core import Nested
 from ._arguments import takes_dsn
 from ._async_adapter import AsyncConnectionAdapter
+from ._credentials import AsyncCredentialsProvider
 from ._direct import AsyncDirectConnection
+from ._error_classes import Classify
 from ._face import NullFace, PsycopgFace, own_engine
 from ._leases import AsyncConnectionLease, lend, take_back
 from ._listen import AsyncListener
@@ -99,8 +101,17 @@ class AsyncConnectionPool(
         pooler: what is in front of the server: "none", or PgBouncer or the like in
             "session" or "transaction" mode. "auto": found out at the first connection;
             behind one that may mix them up, prepared statements are off.
+        classify: called with an error of a connect, or of psycopg's that ends a block;
+            says what it means to the pool, an `ErrorClass`. None: what the table in
+            docs/reference/errors.md says, which is also the default.
+        credentials: a function, or a coroutine function, that gives the password, or a
+            `Credential`. It is asked once for many connects, ahead of its end, and
+            once more if the server does not admit what it gave.
+        expire_with_credentials: replace a connection when the credential with which it
+            was opened expires. Default: it lives on.
 
     Raises:
+        TypeError: an argument is of another kind.
         ValueError: an argument is out of range; says which, its value and the limit.
             Or the DSN is not one of PostgreSQL. There is no secret in it.
     """
@@ -137,6 +148,9 @@ class AsyncConnectionPool(
         shed_interval: float = 1.0,
         direct_conninfo: AsyncConninfoParam | Mapping[str, Any] | None = None,
         pooler: Asked = "auto",
+        classify: Classify | None = None,
+        credentials: AsyncCredentialsProvider | None = None,
+        expire_with_credentials: bool = False,
     ) -> None:
         if open:
             warnings.warn(
@@ -153,6 +167,9 @@ class AsyncConnectionPool(
             check or self.check_connection,
             reset,
             pooler,
+            classify=classify,
+            credentials=credentials,
+            expire_with_credentials=expire_with_credentials,
         )
         self._set_up_psycopg(
             adapter,
@@ -337,6 +354,9 @@ class AsyncNullConnectionPool(
         shed_interval: float = 1.0,
         direct_conninfo: AsyncConninfoParam | Mapping[str, Any] | None = None,
         pooler: Asked = "auto",
+        classify: Classify | None = None,
+        credentials: AsyncCredentialsProvider | None = None,
+        expire_with_credentials: bool = False,
     ) -> None:
         super().__init__(
             conninfo,
@@ -365,6 +385,9 @@ class AsyncNullConnectionPool(
             shed_interval=shed_interval,
             direct_conninfo=direct_conninfo,
             pooler=pooler,
+            classify=classify,
+            credentials=credentials,
+            expire_with_credentials=expire_with_credentials,
         )
 
     async def wait(self, timeout: float = 30.0) -> None:

@@ -1,7 +1,7 @@
-"""Whether waiting can help after a failed attempt to connect.
+"""What a failed attempt to connect means, first of all whether waiting can help.
 
-Owns that verdict and what it takes to reach it: the SQLSTATEs that are permanent,
-PostgreSQL's English texts, and what was learned about other texts. It does not retry,
+Owns that verdict and what it takes to reach it: PostgreSQL's English texts, and what
+was learned about other texts. It does not retry,
 sleep or log, and nothing that leaves it holds a connection string.
 
 psycopg has no SQLSTATE for a failure to connect, because libpq hands out nothing but
@@ -23,7 +23,9 @@ from typing import Final
 import psycopg
 from psycopg.conninfo import make_conninfo
 
+from .._core import PERMANENT, ErrorClass
 from .._flows import PROGRAMMING_ERRORS
+from ._error_classes import CLASSES
 from ._refusals import Failure, english, failures_of
 from ._sqlstate_probe import (
     PERMANENT_SQLSTATES,
@@ -102,8 +104,10 @@ class ConnectErrors:
         """Tell how much was learned; the texts stay in, they name roles."""
         return f"<ConnectErrors {len(self._learned)} texts learned>"
 
-    def permanent(self, error: BaseException, conninfo: str, timeout: float) -> bool:
-        """Tell whether waiting is useless; may make one more attempt to find out.
+    def class_of(
+        self, error: BaseException, conninfo: str, timeout: float
+    ) -> ErrorClass:
+        """Tell what a failure means; may make one more attempt to find out.
 
         Never raises for its own reasons.
 
@@ -121,12 +125,12 @@ class ConnectErrors:
                 answers = wait(ask(where, timeout), {})
             finally:
                 self._learn(text, answers)
-        return _judge(error, self._meaning) or False
+        return self._class_of(error)
 
-    async def permanent_async(
+    async def class_of_async(
         self, error: BaseException, conninfo: str, timeout: float
-    ) -> bool:
-        """Tell whether waiting is useless; see `permanent`."""
+    ) -> ErrorClass:
+        """Tell what a failure means; see `class_of`."""
         question = self._question(error, conninfo, timeout)
         if question is not None:
             text, where = question
@@ -135,7 +139,20 @@ class ConnectErrors:
                 answers = await wait_async(ask(where, timeout), {})
             finally:
                 self._learn(text, answers)
-        return _judge(error, self._meaning) or False
+        return self._class_of(error)
+
+    def _class_of(self, error: BaseException) -> ErrorClass:
+        kind = CLASSES.get(self.sqlstate_of(error) or "", ErrorClass.ORDINARY)
+        if kind not in PERMANENT and _judge(error, self._meaning):
+            return ErrorClass.FAIL_FAST
+        return kind
+
+    def explained(self, error: psycopg.Error, kind: ErrorClass) -> psycopg.Error:
+        """Return the error as users are to see it: SQLSTATE and class, no secrets."""
+        shown = self.without_secrets(error)
+        shown.sqlstate = self.sqlstate_of(error)
+        shown._edgepool = kind  # type: ignore[attr-defined]
+        return shown
 
     @staticmethod
     def without_secrets(error: psycopg.Error) -> psycopg.Error:

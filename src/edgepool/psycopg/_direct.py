@@ -96,6 +96,7 @@ def way_past(
     )
     # Not by the constructor: what else it says is for pools.
     made.conninfo = pool.conninfo if conninfo is None else conninfo
+    made._adapter.connect_as(pool._adapter)
     guard.adapter = made._engine.adapter
     made._open()
     return made

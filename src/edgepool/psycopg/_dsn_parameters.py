@@ -118,6 +118,7 @@ ARGUMENTS: Final[Mapping[str, Reader]] = {
     "nested": str,
     "pooler": str,
     "track_borrows": flag,
+    "expire_with_credentials": flag,
     "shed_target": or_none(seconds),
     "shed_interval": seconds,
 }

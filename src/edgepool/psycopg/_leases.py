@@ -15,20 +15,26 @@ from time import monotonic
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Generic
 
+import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg_pool.abc import ACT, CT
 
-from .._core import Entry
+from .._core import Entry, ErrorClass
 from .._drivers.tasks import task_of
-from ._adapter_base import C
+from ._adapter_base import OK, C, session_of
 from ._forked import is_forked
 from ._handles import ALONE, Refusal, Session, renewed
 
 if TYPE_CHECKING:
+    from psycopg import BaseConnection
+
     from ._face import PsycopgFace
 
 # Plain ints compare faster than enums.
 IDLE = int(TransactionStatus.IDLE)
+
+# How many exceptions are looked through for the one of psycopg that caused them.
+CAUSES = 8
 
 
 def lend(pool: PsycopgFace[C, Any], entry: Entry[C]) -> C:
@@ -117,6 +123,31 @@ def take_back(
         engine.tell(event, entry)
 
 
+def is_idle(conn: BaseConnection[Any]) -> bool:
+    """Tell whether nothing is open on a lent connection."""
+    return conn.pgconn.transaction_status == IDLE and conn._pipeline is None
+
+
+def heed(pool: PsycopgFace[C, Any], conn: C, error: BaseException) -> None:
+    """See what the error that ends a block means to its connection, and to others.
+
+    Nothing is repeated: what the statement has done is known to its author only.
+    """
+    for _ in range(CAUSES):  # what he has made of psycopg's error counts as well
+        if isinstance(error, psycopg.Error) or error.__cause__ is None:
+            break
+        error = error.__cause__
+    if not isinstance(error, psycopg.Error):
+        return
+    kind = pool._adapter.classify(error)
+    pgconn, engine = session_of(conn).pgconn, pool._engine
+    if kind is ErrorClass.BACK_OFF and pgconn.status == OK:
+        return  # a limit, but not one of sessions
+    if kind is ErrorClass.RETIRE or kind is ErrorClass.SUSPECT:
+        pgconn.finish()  # so it comes back as one that is broken
+    engine.tell(engine.core.noticed, kind)
+
+
 def _refuse(pool: PsycopgFace[C, Any], conn: C) -> None:
     """Raise for a connection that is not lent; but not for a parent's, in a child.
 
@@ -185,11 +216,21 @@ class ConnectionLease(_Lease[CT]):
             _refuse(pool, conn)
             return
         # On an idle connection psycopg's exit would only commit nothing, for 1 µs.
-        if conn.pgconn.transaction_status == IDLE and conn._pipeline is None:
+        if (
+            exc_val is None
+            and conn.pgconn.transaction_status == IDLE
+            and conn._pipeline is None
+        ):
             take_back(pool, conn, None, clean=True)
             return
         try:
-            conn.__exit__(exc_type, exc_val, exc_tb)
+            if not is_idle(conn):
+                conn.__exit__(exc_type, exc_val, exc_tb)
+            if exc_val is not None:
+                heed(pool, conn, exc_val)
+        except Exception as error:
+            heed(pool, conn, error)
+            raise
         finally:
             take_back(pool, conn, None, clean=False)
 
@@ -228,10 +269,20 @@ class AsyncConnectionLease(_Lease[ACT]):
             _refuse(pool, conn)
             return
         # On an idle connection psycopg's exit would only commit nothing, for 1 µs.
-        if conn.pgconn.transaction_status == IDLE and conn._pipeline is None:
+        if (
+            exc_val is None
+            and conn.pgconn.transaction_status == IDLE
+            and conn._pipeline is None
+        ):
             take_back(pool, conn, None, clean=True)
             return
         try:
-            await conn.__aexit__(exc_type, exc_val, exc_tb)
+            if not is_idle(conn):
+                await conn.__aexit__(exc_type, exc_val, exc_tb)
+            if exc_val is not None:
+                heed(pool, conn, exc_val)
+        except Exception as error:
+            heed(pool, conn, error)
+            raise
         finally:
             take_back(pool, conn, None, clean=False)

@@ -29,7 +29,9 @@ from .._core import Nested
 from .._sync import Pool
 from ._adapter import ConnectionAdapter
 from ._arguments import takes_dsn
+from ._credentials import CredentialsProvider
 from ._direct import DirectConnection
+from ._error_classes import Classify
 from ._face import NullFace, PsycopgFace, own_engine
 from ._leases import ConnectionLease, lend, take_back
 from ._listen import Listener
@@ -95,8 +97,17 @@ class ConnectionPool(
         pooler: what is in front of the server: "none", or PgBouncer or the like in
             "session" or "transaction" mode. "auto": found out at the first connection;
             behind one that may mix them up, prepared statements are off.
+        classify: called with an error of a connect, or of psycopg's that ends a block;
+            says what it means to the pool, an `ErrorClass`. None: what the table in
+            docs/reference/errors.md says, which is also the default.
+        credentials: a function that gives the password, or a
+            `Credential`. It is asked once for many connects, ahead of its end, and
+            once more if the server does not admit what it gave.
+        expire_with_credentials: replace a connection when the credential with which it
+            was opened expires. Default: it lives on.
 
     Raises:
+        TypeError: an argument is of another kind.
         ValueError: an argument is out of range; says which, its value and the limit.
             Or the DSN is not one of PostgreSQL. There is no secret in it.
     """
@@ -133,6 +144,9 @@ class ConnectionPool(
         shed_interval: float = 1.0,
         direct_conninfo: ConninfoParam | Mapping[str, Any] | None = None,
         pooler: Asked = "auto",
+        classify: Classify | None = None,
+        credentials: CredentialsProvider | None = None,
+        expire_with_credentials: bool = False,
     ) -> None:
         adapter = ConnectionAdapter[CT](
             conninfo,
@@ -142,6 +156,9 @@ class ConnectionPool(
             check or self.check_connection,
             reset,
             pooler,
+            classify=classify,
+            credentials=credentials,
+            expire_with_credentials=expire_with_credentials,
         )
         self._set_up_psycopg(
             adapter,
@@ -324,6 +341,9 @@ class NullConnectionPool(
         shed_interval: float = 1.0,
         direct_conninfo: ConninfoParam | Mapping[str, Any] | None = None,
         pooler: Asked = "auto",
+        classify: Classify | None = None,
+        credentials: CredentialsProvider | None = None,
+        expire_with_credentials: bool = False,
     ) -> None:
         super().__init__(
             conninfo,
@@ -352,6 +372,9 @@ class NullConnectionPool(
             shed_interval=shed_interval,
             direct_conninfo=direct_conninfo,
             pooler=pooler,
+            classify=classify,
+            credentials=credentials,
+            expire_with_credentials=expire_with_credentials,
         )
 
     def wait(self, timeout: float = 30.0) -> None:

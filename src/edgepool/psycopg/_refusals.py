@@ -70,6 +70,31 @@ ENGLISH: Final[Mapping[str, tuple[str, ...]]] = {
     ),
 }
 
+# What poolers say in PostgreSQL's place, by the SQLSTATE that it has for the same.
+# Theirs says nothing: PgBouncer 1.18 has 08P01 for all of it.
+POOLERS: Final[Mapping[str, tuple[str, ...]]] = {
+    "28P01": (
+        # PgBouncer
+        "password authentication failed",
+        "SASL authentication failed",
+        "no such user",
+        "no such user: %s",
+    ),
+    "3D000": (
+        # PgBouncer
+        "no such database",
+        "no such database: %s",
+    ),
+    "53300": (
+        # PgBouncer: max_client_conn and its siblings; no connection in time
+        "no more connections allowed%s",
+        "query_wait_timeout",
+        # Supavisor
+        "Max client connections reached",
+        "MaxClientsInSessionMode: %s",
+    ),
+}
+
 # src/interfaces/libpq/libpq-fe.h, PQnoPasswordSupplied. Never translated. The server
 # asked for a password and there is none: it never got as far as refusing.
 NO_PASSWORD: Final = "fe_sendauth: no password supplied"
@@ -100,7 +125,8 @@ def _pattern(texts: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile("|".join(re.escape(t).replace("%s", ".*") for t in texts))
 
 
-_PATTERNS: Final = [(sqlstate, _pattern(texts)) for sqlstate, texts in ENGLISH.items()]
+_POSTGRES: Final = [(sqlstate, _pattern(texts)) for sqlstate, texts in ENGLISH.items()]
+_POOLERS: Final = [(sqlstate, _pattern(texts)) for sqlstate, texts in POOLERS.items()]
 
 
 class Failure(NamedTuple):
@@ -186,4 +212,9 @@ def read(text: str) -> Failure:
 
 
 def english(text: str) -> str | None:
-    return next((s for s, pattern in _PATTERNS if pattern.fullmatch(text)), None)
+    found = (s for s, pattern in _POSTGRES if pattern.fullmatch(text))
+    return next(found, None) or pooler_says(text)
+
+
+def pooler_says(text: str) -> str | None:
+    return next((s for s, pattern in _POOLERS if pattern.fullmatch(text)), None)

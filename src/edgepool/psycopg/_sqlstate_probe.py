@@ -18,6 +18,8 @@ import psycopg
 from psycopg.pq import ConnStatus, PGconn, PollingStatus, Trace
 from psycopg.waiting import Wait, wait_conn, wait_conn_async
 
+from .._core import PERMANENT
+from ._error_classes import CLASSES
 from ._refusals import read
 
 if TYPE_CHECKING:
@@ -27,11 +29,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 PERMANENT_SQLSTATES: Final = frozenset(
-    {
-        "28000",  # invalid_authorization_specification: role, pg_hba.conf, peer, ...
-        "28P01",  # invalid_password
-        "3D000",  # invalid_catalog_name: unknown database
-    }
+    sqlstate for sqlstate, kind in CLASSES.items() if kind in PERMANENT
 )
 
 # How often a wait looks up for a deadline and for Ctrl-C, in seconds. psycopg's figure.
