@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from .. import _flows
-from .._core import Abort, Close, Command, Connect, Entry, PoolCore
+from .._core import Abort, Close, Command, Connect, Entry, ErrorClass, PoolCore
 from .base import DriverBase
 
 T = TypeVar("T")
@@ -100,7 +100,8 @@ class Background(DriverBase[T]):
             # At an await, so nothing was torn: the place need not wait for the garbage
             # collector.
             if isinstance(command, Connect):
-                self.tell(self.core.connect_failed, command.entry, error, False)
+                ordinary = ErrorClass.ORDINARY
+                self.tell(self.core.connect_failed, command.entry, error, ordinary)
             elif isinstance(command, Close):
                 self.tell(self.core.was_closed, command.entry)
             raise
