@@ -27,7 +27,7 @@ URL = f"postgresql://me:{SECRET}@h/shop"
 # What can be written in a DSN or in a variable.
 SCALARS = {
     *("int", "int | None", "float", "float | None", "bool", "bool | None"),
-    *("str | None", "Nested", "Asked"),
+    *("str | None", "Nested", "Asked", "Role"),
 }
 
 

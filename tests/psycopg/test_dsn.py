@@ -152,6 +152,7 @@ VALUES = {
     "check_after": ("0.5", 0.5),
     "nested": ("wait", "wait"),
     "pooler": ("session", "session"),
+    "role": ("primary", "primary"),
     "track_borrows": ("on", True),
     "expire_with_credentials": ("on", True),
     "shed_target": ("0.05", 0.05),

@@ -47,6 +47,7 @@ class ConnectionAdapter(CommonAdapter[CT]):
         kwargs: dict[str, Any] = resolved(self.kwargs) or {}
         added = {**dsn.connect, **network_defaults(dsn.conninfo, kwargs)}
         kwargs = {**added, **kwargs}
+        kwargs.update(self._place(dsn.conninfo, kwargs))
         if self._credentials is None:
             return self._opened(dsn.conninfo, kwargs, None)
         held: Held = self._credentials.get()
@@ -101,6 +102,7 @@ class ConnectionAdapter(CommonAdapter[CT]):
             if mine.pgconn.transaction_status != IDLE:  # of the check, not a borrower's
                 with mine.lock:
                     mine.wait(tidied(mine))
+            self._must_be_placed(mine.pgconn)
 
     def reset(self, conn: CT, /) -> bool:
         """Roll back what is open; clean the session, or run the user's reset."""

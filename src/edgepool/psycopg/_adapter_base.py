@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
-from weakref import WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 import psycopg
 from psycopg.conninfo import make_conninfo
@@ -32,6 +32,7 @@ from ._error_classes import classified
 from ._forked import disown
 from ._handles import Session, pgconn_behind, renewed
 from ._liveness import survives_news, watch
+from ._role import Placement
 from ._session import CLEAN, tidied
 
 if TYPE_CHECKING:
@@ -78,9 +79,11 @@ class CommonAdapter(Generic[C]):
         classify: tells what an error means, if that is not what the table says.
         credentials: gives what to connect with.
         expire_with_credentials: whether a connection is replaced when they expire.
+        role: which role the server is to have.
 
     Raises:
-        ValueError: `reset` or `pooler` is another string.
+        ValueError: `reset`, `pooler` or `role` is another string; or something else
+            asks libpq for another role.
         TypeError: what is to be called cannot be; says which argument, and its value.
     """
 
@@ -100,6 +103,7 @@ class CommonAdapter(Generic[C]):
         classify: Classify | None = None,
         credentials: Callable[[], Any] | None = None,
         expire_with_credentials: bool = False,
+        role: str = "any",
     ) -> None:
         if isinstance(reset, str) and reset != "clean":
             raise ValueError(f"reset must be a function or 'clean', not {reset!r}")
@@ -130,6 +134,16 @@ class CommonAdapter(Generic[C]):
         self._has_warned = False
         # What is to be told to the server about connections that were cut off.
         self._requests: WeakKeyDictionary[PGconn, Request] = WeakKeyDictionary()
+        self.placement = Placement(role, conninfo, kwargs)
+        # What was opened since the last purge, if the role matters.
+        self._placed: WeakSet[PGconn] = WeakSet()
+        if self.placement.matters:  # who has no role does not pay for it
+            self.is_alive = self._is_alive_in_place  # type: ignore[method-assign]
+
+    def lead_to(self, conninfo: Any) -> None:
+        """Connect to another DSN from now on; raise ValueError if it cannot be."""
+        self.placement = Placement(self.placement.role, conninfo, self.kwargs)
+        self.conninfo = conninfo
 
     def _dsn(self, given: object) -> Dsn:
         """Read the DSN of a connect."""
@@ -146,6 +160,13 @@ class CommonAdapter(Generic[C]):
                 ", ".join(dsn.origins.values()),
             )
         return dsn
+
+    def _place(self, conninfo: str, kwargs: dict[str, Any]) -> dict[str, str]:
+        """Return what has libpq look for the server that is wanted."""
+        try:
+            return self.placement.arguments(conninfo, kwargs)
+        except ValueError as error:
+            raise PermanentError(str(error)) from None
 
     def is_clean(self, conn: C, /) -> bool:
         """Tell whether the connection can be lent again as it is."""
@@ -167,6 +188,44 @@ class CommonAdapter(Generic[C]):
             return True
         with self._in_hand(conn):
             return survives_news(pgconn, session.readable)
+
+    def _is_alive_in_place(self, conn: C, /) -> bool:
+        """Tell the same, and whether the server is still the one that is wanted."""
+        alive = CommonAdapter.is_alive(self, conn)
+        return alive and not self._is_misplaced(session_of(conn).pgconn)
+
+    def _is_misplaced(self, pgconn: PGconn) -> bool:
+        """Tell whether a server is another by now; if so, leave it."""
+        misplaced = self.placement.is_misplaced(pgconn)
+        if misplaced:
+            self._purge(pgconn)
+        return misplaced
+
+    def _must_be_placed(self, pgconn: PGconn) -> None:
+        if self._is_misplaced(pgconn):
+            role = self.placement.role
+            raise psycopg.OperationalError(f"the server is no {role} any more")
+
+    def took_no_write(self, conn: C) -> None:
+        """Leave a server that has refused to write, if that is its own doing."""
+        pgconn = session_of(conn).pgconn
+        pooled = self.detection.pooler.is_there
+        was_to = self.placement.is_to_write(pgconn, pooled)
+        if was_to or (was_to is None and not conn.read_only):
+            self._purge(pgconn)
+
+    def _purge(self, pgconn: PGconn) -> None:
+        """Replace every connection, once for all that were opened before."""
+        if pgconn not in self._placed:
+            return
+        self._placed = WeakSet()
+        role = self.placement.role
+        connect_log.warning(
+            "%s: the server is no %s any more: replacing all connections",
+            *(self._name, role),
+        )
+        engine = self.pool()._engine
+        engine.tell(engine.core.drain)
 
     def abort(self, conn: C, /) -> None:
         """Shut the socket down, so that whoever waits for the server gets an error.
@@ -269,6 +328,8 @@ class CommonAdapter(Generic[C]):
 
     def _opened_with(self, conn: C, held: Held | None) -> None:
         """Take note of the credential with which a connection was opened."""
+        if self.placement.matters:
+            self._placed.add(conn.pgconn)
         if held is None:
             return
         held.admitted = True

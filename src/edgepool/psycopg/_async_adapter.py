@@ -48,6 +48,7 @@ class AsyncConnectionAdapter(CommonAdapter[ACT]):
         kwargs: dict[str, Any] = await _awaited(resolved(self.kwargs)) or {}
         added = {**dsn.connect, **network_defaults(dsn.conninfo, kwargs)}
         kwargs = {**added, **kwargs}
+        kwargs.update(self._place(dsn.conninfo, kwargs))
         if self._credentials is None:
             return await self._opened(dsn.conninfo, kwargs, None)
         held: Held = await self._credentials.get()
@@ -104,6 +105,7 @@ class AsyncConnectionAdapter(CommonAdapter[ACT]):
             if mine.pgconn.transaction_status != IDLE:  # of the check, not a borrower's
                 async with mine.lock:
                     await mine.wait(tidied(mine))
+            self._must_be_placed(mine.pgconn)
 
     async def reset(self, conn: ACT, /) -> bool:
         """Roll back what is open; clean the session, or run the user's reset."""

@@ -36,6 +36,7 @@ from ._face import NullFace, PsycopgFace, own_engine
 from ._leases import AsyncConnectionLease, lend, take_back
 from ._listen import AsyncListener
 from ._pooler import Asked
+from ._role import Role
 
 
 @own_engine
@@ -109,6 +110,9 @@ class AsyncConnectionPool(
             once more if the server does not admit what it gave.
         expire_with_credentials: replace a connection when the credential with which it
             was opened expires. Default: it lives on.
+        role: which of the servers to connect to that the DSN leads to, and to leave
+            when it is another by now: "primary", "standby", or "any", as the DSN's
+            `target_session_attrs` says. Default: "any".
 
     Raises:
         TypeError: an argument is of another kind.
@@ -151,6 +155,7 @@ class AsyncConnectionPool(
         classify: Classify | None = None,
         credentials: AsyncCredentialsProvider | None = None,
         expire_with_credentials: bool = False,
+        role: Role = "any",
     ) -> None:
         if open:
             warnings.warn(
@@ -170,6 +175,7 @@ class AsyncConnectionPool(
             classify=classify,
             credentials=credentials,
             expire_with_credentials=expire_with_credentials,
+            role=role,
         )
         self._set_up_psycopg(
             adapter,
@@ -357,6 +363,7 @@ class AsyncNullConnectionPool(
         classify: Classify | None = None,
         credentials: AsyncCredentialsProvider | None = None,
         expire_with_credentials: bool = False,
+        role: Role = "any",
     ) -> None:
         super().__init__(
             conninfo,
@@ -388,6 +395,7 @@ class AsyncNullConnectionPool(
             classify=classify,
             credentials=credentials,
             expire_with_credentials=expire_with_credentials,
+            role=role,
         )
 
     async def wait(self, timeout: float = 30.0) -> None:

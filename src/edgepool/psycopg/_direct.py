@@ -93,6 +93,7 @@ def way_past(
         name=f"{pool.name}-direct",
         # What is in the way to an address of its own, the guard finds out.
         pooler=pool._adapter.detection.pooler.asked if conninfo is None else "none",
+        role=pool._adapter.placement.role if conninfo is None else "any",
     )
     # Not by the constructor: what else it says is for pools.
     made.conninfo = pool.conninfo if conninfo is None else conninfo

@@ -117,6 +117,7 @@ ARGUMENTS: Final[Mapping[str, Reader]] = {
     "check_after": seconds,
     "nested": str,
     "pooler": str,
+    "role": str,
     "track_borrows": flag,
     "expire_with_credentials": flag,
     "shed_target": or_none(seconds),

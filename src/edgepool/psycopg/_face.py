@@ -24,7 +24,7 @@ from .._core import (
 )
 from .._face import A, Face
 from ._adapter_base import C
-from ._arguments import arguments_from, blamed, dsn_of, validate_direct
+from ._arguments import arguments_from, blamed, validate_direct
 
 if TYPE_CHECKING:
     from ._adapter_base import CommonAdapter
@@ -202,8 +202,7 @@ class PsycopgFace(Face[C, A]):
 
     @conninfo.setter
     def conninfo(self, value: Any) -> None:
-        dsn_of(value)
-        self._adapter.conninfo = value
+        self._adapter.lead_to(value)
 
     @property
     def kwargs(self) -> Any:

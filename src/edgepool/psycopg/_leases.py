@@ -145,6 +145,8 @@ def heed(pool: PsycopgFace[C, Any], conn: C, error: BaseException) -> None:
         return  # a limit, but not one of sessions
     if kind is ErrorClass.RETIRE or kind is ErrorClass.SUSPECT:
         pgconn.finish()  # so it comes back as one that is broken
+    if kind is ErrorClass.READ_ONLY:
+        pool._adapter.took_no_write(conn)
     engine.tell(engine.core.noticed, kind)
 
 

@@ -36,6 +36,7 @@ from ._face import NullFace, PsycopgFace, own_engine
 from ._leases import ConnectionLease, lend, take_back
 from ._listen import Listener
 from ._pooler import Asked
+from ._role import Role
 
 
 @own_engine
@@ -105,6 +106,9 @@ class ConnectionPool(
             once more if the server does not admit what it gave.
         expire_with_credentials: replace a connection when the credential with which it
             was opened expires. Default: it lives on.
+        role: which of the servers to connect to that the DSN leads to, and to leave
+            when it is another by now: "primary", "standby", or "any", as the DSN's
+            `target_session_attrs` says. Default: "any".
 
     Raises:
         TypeError: an argument is of another kind.
@@ -147,6 +151,7 @@ class ConnectionPool(
         classify: Classify | None = None,
         credentials: CredentialsProvider | None = None,
         expire_with_credentials: bool = False,
+        role: Role = "any",
     ) -> None:
         adapter = ConnectionAdapter[CT](
             conninfo,
@@ -159,6 +164,7 @@ class ConnectionPool(
             classify=classify,
             credentials=credentials,
             expire_with_credentials=expire_with_credentials,
+            role=role,
         )
         self._set_up_psycopg(
             adapter,
@@ -344,6 +350,7 @@ class NullConnectionPool(
         classify: Classify | None = None,
         credentials: CredentialsProvider | None = None,
         expire_with_credentials: bool = False,
+        role: Role = "any",
     ) -> None:
         super().__init__(
             conninfo,
@@ -375,6 +382,7 @@ class NullConnectionPool(
             classify=classify,
             credentials=credentials,
             expire_with_credentials=expire_with_credentials,
+            role=role,
         )
 
     def wait(self, timeout: float = 30.0) -> None:

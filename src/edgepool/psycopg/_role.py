@@ -1,0 +1,122 @@
+"""Which of the servers that a DSN may lead to a pool wants, and whether it has it.
+
+libpq chooses when it connects (`target_session_attrs`). Later a server may become
+another: a session learns of that at the end of its next statement, for it is told of
+parameters that have changed, and libpq keeps them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from ._arguments import dsn_of
+from ._dsn_parameters import is_mapping
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGconn
+
+Role: TypeAlias = Literal["primary", "standby", "any"]
+
+ATTRS: Final = "target_session_attrs"
+
+# What libpq is asked for, and what else a DSN may ask for that means the same role. A
+# primary that is about to hand over takes no writes already, so `read-write` is first.
+ADMITTED: Final[Mapping[str, tuple[str, ...]]] = {
+    "primary": ("read-write", "primary"),
+    "standby": ("standby",),
+}
+
+# By what libpq was asked for: what a server reports that is another by now.
+_IN_STANDBY: Final = b"in_hot_standby"
+_READ_ONLY: Final = b"default_transaction_read_only"
+MISPLACED: Final[Mapping[str, tuple[tuple[bytes, bytes], ...]]] = {
+    "read-write": ((_IN_STANDBY, b"on"), (_READ_ONLY, b"on")),
+    "primary": ((_IN_STANDBY, b"on"),),
+    "standby": ((_IN_STANDBY, b"off"),),
+}
+
+
+class Placement:
+    """The role that a pool wants its server to have.
+
+    Args:
+        role: the pool's argument.
+        conninfo: the DSN, or a function that gives it.
+        kwargs: further arguments of `connect`, or a function that gives them.
+
+    Raises:
+        ValueError: `role` is none, or something else asks libpq for another one.
+    """
+
+    def __init__(self, role: str, conninfo: object, kwargs: object) -> None:
+        if role not in get_args(Role):
+            raise ValueError(
+                f"role must be 'primary', 'standby' or 'any', not {role!r}"
+            )
+        self.role = role
+        known: Mapping[Any, Any] = kwargs if is_mapping(kwargs) else {}
+        self._attrs = self._wanted(dsn_of(conninfo).conninfo, known)
+        self._signs = MISPLACED.get(self._attrs or "", ())
+
+    @property
+    def matters(self) -> bool:
+        """Whether it is anything but "any"."""
+        return self._attrs is not None
+
+    def arguments(self, conninfo: str, kwargs: Mapping[str, Any]) -> dict[str, str]:
+        """Return what a connect is to have in addition.
+
+        Raises:
+            ValueError: something that was not known before asks for another role.
+        """
+        if self._attrs is None:
+            return {}
+        self._wanted(conninfo, kwargs)
+        return {ATTRS: self._attrs}
+
+    def is_misplaced(self, pgconn: PGconn) -> bool:
+        """Tell whether a session's server is known to be another by now."""
+        told = pgconn.parameter_status
+        # Before each borrow, and `any` would take twice as long.
+        for name, wrong in self._signs:  # noqa: SIM110
+            if told(name) == wrong:
+                return True
+        return False
+
+    def is_to_write(self, pgconn: PGconn, pooled: bool) -> bool | None:
+        """Tell whether a session that took no write was to take it.
+
+        Args:
+            pgconn: the session.
+            pooled: a pooler may have kept from us what the server is by now.
+
+        Returns:
+            None if that is for the borrower to say: nobody else has made it read-only,
+            as far as is known. PostgreSQL tells since 14.
+        """
+        if self.role != "primary":
+            return False
+        if self.is_misplaced(pgconn):
+            return True
+        told = pgconn.parameter_status(_IN_STANDBY) is not None
+        return False if told and not pooled else None
+
+    def _wanted(self, conninfo: str, kwargs: Mapping[Any, Any]) -> str | None:
+        if self.role == "any":
+            return None
+        given = kwargs.get(ATTRS) or _attrs_in(conninfo) or "any"
+        admitted = ADMITTED[self.role]
+        if given not in (*admitted, "any"):
+            raise ValueError(f"role={self.role!r} contradicts {ATTRS}={given!r}")
+        return admitted[0] if given == "any" else str(given)
+
+
+def _attrs_in(conninfo: str) -> object:
+    try:
+        return conninfo_to_dict(conninfo).get(ATTRS)
+    except psycopg.Error:
+        return None  # the connect will say so

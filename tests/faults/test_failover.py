@@ -1,0 +1,205 @@
+"""A primary hands over to its standby, or dies, while a pool of it is in use."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from edgepool import PoolTimeout
+from support import replication
+from support.parity import PATIENCE, entered, eventually, execute, fetch, result
+from support.pg import at_rest, beside, borrow_error, error_of, load, more, past_grace
+
+NAME = "app"
+SIZE = 4
+WORKERS = 8
+
+# Each row says which server it was written to, also in a copy of it.
+WRITE = "insert into written values (inet_server_port())"
+WRITTEN = "select count(*) from written"
+
+AUTOCOMMIT = {"autocommit": True}
+
+
+@pytest.fixture
+def servers():
+    with replication.pair("create table written (port int)") as started:
+        yield started
+
+
+def rows(server, where="true"):
+    ((count,),) = replication.execute(server, f"{WRITTEN} where {where}")
+    return count
+
+
+async def port(pool):
+    async with entered(pool.connection()) as conn:
+        return await fetch(conn, "select inet_server_port()")
+
+
+@pytest.mark.parametrize("kwargs", [None, AUTOCOMMIT], ids=["block", "autocommit"])
+async def test_writers_follow_a_primary_that_hands_over(colour, servers, kwargs):
+    old, new = servers.primary, servers.standby
+    conninfo = servers.conninfo(application_name=NAME)
+    async with colour.pool(
+        conninfo, role="primary", min_size=SIZE, kwargs=kwargs
+    ) as pool:
+        async with load(pool, WORKERS, WRITE) as busy:
+            await more(busy, 100)
+            await beside(servers.hand_over)
+            await eventually(lambda: not replication.sessions(old, NAME))
+            purged = rows(old)
+            errors = len(busy.errors)
+            await beside(servers.promote)
+            await more(busy, 100)
+
+        # Who was writing at that moment is told, once for each connection; and nobody
+        # while there is no primary: he waits for it.
+        assert {"ReadOnlySqlTransaction"} == set(busy.kinds())
+        assert len(busy.errors) == errors <= SIZE
+        assert (purged, 0) == (rows(old), replication.sessions(old, NAME))
+        # Nothing that somebody was told is written is lost, nor written twice.
+        assert busy.done == rows(new)
+        assert busy.done - purged == rows(new, f"port = {new.port}")
+
+
+async def test_writers_follow_a_primary_that_dies(colour, servers):
+    new = servers.standby
+    async with colour.pool(servers.conninfo(), role="primary", min_size=SIZE) as pool:
+        async with load(pool, WORKERS, WRITE) as busy:
+            await more(busy, 100)
+            await beside(servers.primary.kill)
+            # All have found it dead: nobody is served by what is only a standby yet.
+            await eventually(lambda: pool.statistics().waiting == WORKERS)
+            errors = len(busy.errors)
+            await beside(servers.promote)
+            await more(busy, 100)
+
+        assert len(busy.errors) == errors <= SIZE
+        assert new.port == await port(pool)
+
+
+async def test_readers_leave_a_standby_that_is_promoted(colour, servers):
+    old, new = servers.primary, servers.standby
+    conninfo = servers.conninfo(application_name=NAME)
+    async with colour.pool(conninfo, role="standby", min_size=2) as pool:
+        assert new.port == await port(pool)
+        await at_rest(pool, 2)
+        assert 0 == replication.sessions(old, NAME)
+
+        await beside(servers.promote)
+        # It is told with the answer.
+        assert new.port == await port(pool)
+        await past_grace()
+        error, _ = await borrow_error(pool, 0.5)
+
+        assert isinstance(error, PoolTimeout)
+        assert "not in hot standby" in str(error.__cause__)
+        await eventually(lambda: not replication.sessions(new, NAME))
+
+
+# --- a server alone that takes no writes for a while ----------------------------------
+
+
+@pytest.fixture
+def alone(own_server):
+    """A server, and a function that has it take writes, or none."""
+    server = own_server()
+
+    def takes_writes(yes):
+        value = "off" if yes else "on"
+        setting = f"alter system set default_transaction_read_only = {value}"
+        replication.execute(server, setting)
+        replication.execute(server, "select pg_reload_conf()")
+
+    server.takes_writes = takes_writes
+    return server
+
+
+async def until_told(conn):
+    """Use a connection until its server has told that it takes no writes."""
+    deadline = time.monotonic() + PATIENCE
+    while conn.info.parameter_status("default_transaction_read_only") != "on":
+        assert time.monotonic() < deadline
+        await execute(conn, "select 1")
+
+
+async def test_idle_connections_are_replaced_when_a_check_tells(colour, alone):
+    conninfo = alone.conninfo_for(application_name=NAME)
+    async with colour.pool(conninfo, role="primary", min_size=3) as pool:
+        await at_rest(pool, 3)
+        await beside(alone.takes_writes, False)
+        while replication.sessions(alone, NAME):  # they may yet have to hear of it
+            await result(pool.check())
+
+        await beside(alone.takes_writes, True)
+        async with entered(pool.connection()) as conn:
+            await execute(conn, "create table t (n int)")
+
+
+async def test_a_reader_that_was_told_has_the_next_one_served_elsewhere(colour, alone):
+    async with colour.pool(alone.conninfo, role="primary", min_size=1) as pool:
+        async with entered(pool.connection()) as conn:
+            await beside(alone.takes_writes, False)
+            await until_told(conn)
+        await past_grace()
+        error, _ = await borrow_error(pool, 0.3)
+
+        assert "session is read-only" in str(error.__cause__)
+
+
+async def test_what_getconn_gave_is_looked_at_as_well(colour, alone):
+    async with colour.pool(alone.conninfo, role="primary", min_size=2) as pool:
+        await at_rest(pool, 2)
+        conn = await result(pool.getconn())
+        await beside(alone.takes_writes, False)
+        await until_told(conn)
+        await result(pool.putconn(conn))
+
+        await eventually(lambda: not pool.statistics().size)
+
+
+@pytest.mark.parametrize("role", ["any", "standby"])
+async def test_without_that_role_a_connection_is_kept(colour, servers, role):
+    conninfo = servers.standby.conninfo
+    async with colour.pool(conninfo, role=role, min_size=1) as pool:
+        async with entered(pool.connection()) as conn:
+            mine = conn.info.backend_pid
+
+        async def write():
+            async with entered(pool.connection()) as conn:
+                await execute(conn, WRITE)
+
+        error = await error_of(write())
+
+        assert "25006" == error.sqlstate
+        assert mine == await fetch_pid(pool)
+
+
+async def fetch_pid(pool):
+    async with entered(pool.connection()) as conn:
+        return await fetch(conn, "select pg_backend_pid()")
+
+
+@pytest.mark.parametrize("said", ["set transaction read only", None], ids=["sql", "py"])
+async def test_a_transaction_that_was_to_be_read_only_is_nobodys_fault(
+    colour, alone, said
+):
+    async with colour.pool(alone.conninfo, role="primary", min_size=1) as pool:
+        mine = await fetch_pid(pool)
+
+        async def write():
+            async with entered(pool.connection()) as conn:
+                if said is not None:
+                    await execute(conn, said)
+                elif colour.asynchronous:
+                    await conn.set_read_only(True)
+                else:
+                    conn.read_only = True
+                await execute(conn, "create table never (n int)")
+
+        error = await error_of(write())
+
+        assert "25006" == error.sqlstate
+        assert mine == await fetch_pid(pool)
