@@ -144,7 +144,9 @@ def test_what_needs_no_waiting_needs_no_await(name):
         for name in public(asynchronous)
         if inspect.iscoroutinefunction(getattr(asynchronous, name, None))
     }
-    psycopgs = set() if name == "Pool" else {"check_connection", "getconn", "putconn"}
+    psycopgs = {"check_connection", "getconn", "putconn", "switch"}
+    if name == "Pool":
+        psycopgs = set()
 
     assert {
         "check",

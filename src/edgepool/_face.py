@@ -190,9 +190,13 @@ class Face(Generic[T, A]):
         """Give the sizes that are meant; validation is the settings' business."""
         return min_size, min_size if max_size is None else max_size
 
-    def _drain(self, over: float) -> None:
+    @staticmethod
+    def _must_be_finite(over: float) -> None:
         if not 0 <= over < NEVER:
             raise ValueError(f"over must be at least 0 and finite, not {over!r}")
+
+    def _drain(self, over: float) -> None:
+        self._must_be_finite(over)
         core = self._driver.core
         if over:
             self._driver.tell(core.drain_over, over)

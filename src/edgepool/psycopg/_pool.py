@@ -37,6 +37,7 @@ from ._leases import ConnectionLease, lend, take_back
 from ._listen import Listener
 from ._pooler import Asked
 from ._role import Role
+from ._switch import move, scout
 
 
 @own_engine
@@ -281,6 +282,40 @@ class ConnectionPool(
             PoolTimeout, ConnectFailed (at the first use): as `direct`.
         """
         return Listener(self, ConnectionPool, channels, timeout)
+
+    def switch(
+        self,
+        conninfo: ConninfoParam | Mapping[str, Any],
+        *,
+        over: float = 30.0,
+        timeout: float | None = None,
+    ) -> None:
+        """Move to another address, without a gap: there first, then away from here.
+
+        A connection to it is opened and configured, beside those of the pool, and is
+        closed again. If that fails, nothing has changed. Then the pool connects there
+        only, and its connections are replaced as by `drain(over=...)`. If the call is
+        interrupted or cancelled before that, nothing has changed.
+
+        Args:
+            conninfo: the address, in any form that the constructor takes. Arguments of
+                the pool in it have no effect.
+            over: in how many seconds the connections are replaced, one after the other.
+            timeout: how long the first connection may take, in seconds. Default: the
+                pool's `timeout`.
+
+        Raises:
+            PoolTimeout: the first connection took longer; with its error as the cause.
+            ConnectFailed: it fails, and waiting would not help.
+            ValueError: it is no address, or contradicts `role`; or `over` is negative
+                or not finite.
+            PoolClosed: the pool was closed.
+        """
+        timeout = self.timeout if timeout is None else timeout
+        pool = scout(self, NullConnectionPool, conninfo, over)
+        with pool, pool.connection(timeout):
+            pass
+        move(self, conninfo, over)
 
     def close(self, timeout: float = 5.0) -> None:
         """Close the pool; see `Pool.close`. What listens ends at once."""

@@ -1,0 +1,68 @@
+"""Move a pool to another address: there first, and only then away from here.
+
+The first connection to the new address is one of a pool that is made for it, with room
+for one. So it is opened, configured, refused and given up as all connections are, and
+nothing of the pool is changed unless it succeeds.
+"""
+
+# Private by name, but between a pool and its own:
+# pyright: reportPrivateUsage=false, reportUnknownArgumentType=false
+# pyright: reportUnknownVariableType=false, reportUnknownMemberType=false
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ._direct import must_not_be_closed
+
+if TYPE_CHECKING:
+    from ._face import PsycopgFace
+
+P = TypeVar("P", bound="PsycopgFace[Any, Any]")
+
+log = logging.getLogger("edgepool.pool")
+
+
+def scout(
+    pool: PsycopgFace[Any, Any], make: Callable[..., P], conninfo: object, over: float
+) -> P:
+    """Make a pool for the first connection to another address; it is to be entered.
+
+    Args:
+        pool: which is to move.
+        make: the class of the new one.
+        conninfo: the address.
+        over: what `drain` is to be given.
+
+    Raises:
+        ValueError, TypeError: it is no address, or not one for the pool's role; or
+            `over` is out of range.
+        PoolClosed: the pool was closed.
+    """
+    must_not_be_closed(pool)
+    pool._must_be_finite(over)
+    made = make(
+        connection_class=pool.connection_class,
+        kwargs=pool.kwargs,
+        min_size=0,
+        max_size=1,
+        open=False,
+        configure=pool._adapter._configure,
+        name=f"{pool.name}-switch",
+        pooler=pool._adapter.detection.pooler.asked,
+        role=pool._adapter.placement.role,
+    )
+    # Not by the constructor: what else it says is for pools.
+    made.conninfo = conninfo
+    made._adapter.connect_as(pool._adapter)
+    return made
+
+
+def move(pool: PsycopgFace[Any, Any], conninfo: object, over: float) -> None:
+    """Have the pool connect to an address from now on, and replace what it has."""
+    must_not_be_closed(pool)
+    pool.conninfo = conninfo
+    log.info("%s: switched to another address", pool.name)
+    pool._drain(over)

@@ -1,0 +1,218 @@
+"""A pool moves to another server, and stays where it is if that is no good."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from edgepool import ConnectFailed, PoolClosed, PoolTimeout
+from edgepool.testing import PostgresServer
+from support.parity import entered, eventually, lend, result
+from support.pg import Sessions, at_rest, beside, error_of, load, more
+
+NAME = "moving"
+
+
+@pytest.fixture(scope="module")
+def other():
+    with PostgresServer() as running:
+        yield running
+
+
+@pytest.fixture
+def there(other):
+    """What the other server knows of the sessions of these tests."""
+    with psycopg.connect(other.conninfo, autocommit=True) as admin:
+        yield Sessions(admin, NAME)
+
+
+@pytest.fixture
+def address(other):
+    return other.conninfo_for(application_name=NAME)
+
+
+async def switch(pool, *arguments, **keywords):
+    await result(pool.switch(*arguments, **keywords))
+
+
+async def unchanged(pool, conninfo, sessions, before):
+    """Check that a pool has its old connections, and no other address."""
+    assert conninfo == pool.conninfo
+    assert before == sessions.pids
+    assert await lend(pool) in before
+
+
+@pytest.mark.parametrize("over", [0, 0.3])
+async def test_nobody_notices(colour, conninfo, sessions, address, there, over):
+    async with (
+        colour.pool(conninfo, min_size=3, max_size=4) as pool,
+        load(pool, 3) as busy,
+    ):
+        await at_rest_or_more(pool, 3)
+        await more(busy, 50)
+        await switch(pool, address, over=over)
+
+        assert address == pool.conninfo
+        await eventually(lambda: not sessions.count)
+        await more(busy, 50)
+
+        assert [] == busy.errors
+        assert await lend(pool) in there.pids
+        assert 3 <= there.count <= 4
+    assert 0 == pool.statistics().connect_errors
+
+
+async def at_rest_or_more(pool, number):
+    await eventually(lambda: pool.statistics().size >= number)
+
+
+async def test_over_is_half_a_minute_by_default(
+    colour, conninfo, sessions, address, there
+):
+    async with colour.pool(conninfo, min_size=4) as pool:
+        await at_rest(pool, 4)
+        await switch(pool, address)
+
+        # One after the other, so that most of them are still there.
+        assert 3 <= sessions.count
+        assert {*sessions.pids, *there.pids} >= {await lend(pool)}
+
+
+async def test_the_first_connection_is_not_kept(colour, conninfo, address, there):
+    async with colour.pool(conninfo, min_size=0, max_size=1) as pool:
+        await switch(pool, address)
+
+        await eventually(lambda: not there.count)
+        assert await lend(pool) in there.pids
+
+
+async def test_a_server_that_is_down_changes_nothing(
+    colour, conninfo, sessions, own_server
+):
+    server = own_server()
+    await beside(server.stop)
+    async with colour.pool(conninfo, min_size=2) as pool:
+        await at_rest(pool, 2)
+        before = sessions.pids
+        error = await error_of(switch(pool, server.conninfo, over=0, timeout=0.3))
+
+        assert isinstance(error, PoolTimeout)
+        assert "refused" in str(error.__cause__)
+        await unchanged(pool, conninfo, sessions, before)
+
+
+async def test_an_address_that_cannot_be_is_refused_at_once(
+    colour, conninfo, sessions, other
+):
+    nowhere = other.conninfo_for(dbname="nowhere", password="hush")
+    async with colour.pool(conninfo, min_size=2) as pool:
+        await at_rest(pool, 2)
+        before = sessions.pids
+        error = await error_of(switch(pool, nowhere, over=0))
+
+        assert isinstance(error, ConnectFailed)
+        assert "nowhere" in str(error)
+        assert "hush" not in f"{error} {error.__cause__}"
+        await unchanged(pool, conninfo, sessions, before)
+
+
+async def test_what_configure_refuses_changes_nothing(
+    colour, conninfo, sessions, address, other, there
+):
+    async def configure(conn):
+        if conn.info.port == other.port:
+            raise LookupError("no such table there")
+
+    configure = colour.callback(configure)
+    async with colour.pool(conninfo, min_size=2, configure=configure) as pool:
+        await at_rest(pool, 2)
+        before = sessions.pids
+        error = await error_of(switch(pool, address, over=0))
+
+        assert isinstance(error.__cause__, LookupError)
+        await unchanged(pool, conninfo, sessions, before)
+        await eventually(lambda: not there.count)
+
+
+async def test_a_server_of_another_role_changes_nothing(
+    colour, conninfo, sessions, other
+):
+    async with colour.pool(conninfo, min_size=2, role="primary") as pool:
+        await at_rest(pool, 2)
+        before = sessions.pids
+        options = "-c default_transaction_read_only=on"
+        reader = other.conninfo_for(options=options)
+        error = await error_of(switch(pool, reader, over=0, timeout=0.3))
+
+        assert "session is read-only" in str(error.__cause__)
+        await unchanged(pool, conninfo, sessions, before)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "keywords", "says"),
+    [
+        ("mysql://h", {}, "mysql:// is not the address of a PostgreSQL server"),
+        ("host=h target_session_attrs=standby", {}, "role='primary' contradicts"),
+        ("host=h", {"over": -1.0}, "over must be at least 0 and finite, not -1.0"),
+        ("host=h", {"over": float("inf")}, "over must be at least 0 and finite"),
+    ],
+)
+async def test_an_argument_that_cannot_be_is_refused(
+    colour, conninfo, wrong, keywords, says
+):
+    async with colour.pool(conninfo, min_size=0, max_size=1, role="primary") as pool:
+        error = await error_of(switch(pool, wrong, **keywords))
+
+        assert isinstance(error, ValueError)
+        assert says in str(error)
+        assert conninfo == pool.conninfo
+
+
+async def test_credentials_and_the_role_are_the_pools_there_too(
+    colour, conninfo, other, there
+):
+    asked = []
+
+    def credentials():
+        asked.append(1)
+        return "not needed here"
+
+    arguments = {"role": "primary", "credentials": credentials}
+    async with colour.pool(conninfo, min_size=1, **arguments) as pool:
+        # A host that does not answer is passed over.
+        port = f"1,{other.port}"
+        host = f"{other.host},{other.host}"
+        both = other.conninfo_for(host=host, port=port, application_name=NAME)
+        await switch(pool, both, over=0)
+
+        assert await lend(pool) in there.pids
+        assert [1] == asked
+
+
+async def test_a_closed_pool_cannot_move(colour, conninfo, address):
+    async with colour.pool(conninfo, min_size=1) as pool:
+        await lend(pool)
+
+    assert isinstance(await error_of(switch(pool, address)), PoolClosed)
+
+
+async def test_a_pool_that_is_not_open_yet_only_gets_the_address(
+    colour, conninfo, sessions, address, there
+):
+    pool = colour.Pool(conninfo, min_size=1)
+    await switch(pool, address)
+
+    assert pool.closed
+    assert address == pool.conninfo
+    async with entered(pool):
+        assert await lend(pool) in there.pids
+    assert 0 == sessions.count
+
+
+async def test_a_null_pool_moves_as_well(colour, conninfo, address, there):
+    async with colour.null_pool(conninfo, max_size=2) as pool:
+        await switch(pool, address)
+        await lend(pool)
+
+        assert address == pool.conninfo
+        await eventually(lambda: not there.count)
