@@ -54,9 +54,9 @@ async def test_writers_follow_a_primary_that_hands_over(colour, servers, kwargs)
             await beside(servers.promote)
             await more(busy, 100)
 
-        # Who was writing at that moment is told, once for each connection; and nobody
-        # while there is no primary: he waits for it.
-        assert {"ReadOnlySqlTransaction"} == set(busy.kinds())
+        # Who was writing at that moment is told, once for each connection, if the pool
+        # has not been told before; and nobody while there is no primary: he waits.
+        assert set(busy.kinds()) <= {"ReadOnlySqlTransaction"}
         assert len(busy.errors) == errors <= SIZE
         assert (purged, 0) == (rows(old), replication.sessions(old, NAME))
         # Nothing that somebody was told is written is lost, nor written twice.
