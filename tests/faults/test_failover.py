@@ -10,6 +10,7 @@ from edgepool import PoolTimeout
 from support import replication
 from support.parity import PATIENCE, entered, eventually, execute, fetch, result
 from support.pg import at_rest, beside, borrow_error, error_of, load, more, past_grace
+from support.pgbouncer import PgBouncer
 
 NAME = "app"
 SIZE = 4
@@ -180,6 +181,25 @@ async def test_without_that_role_a_connection_is_kept(colour, servers, role):
 async def fetch_pid(pool):
     async with entered(pool.connection()) as conn:
         return await fetch(conn, "select pg_backend_pid()")
+
+
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+async def test_behind_a_pooler_that_does_not_tell_an_error_does(colour, alone, mode):
+    with PgBouncer(alone, mode) as bouncer:
+        async with colour.pool(
+            bouncer.conninfo_for(), role="primary", min_size=1, kwargs=AUTOCOMMIT
+        ) as pool:
+            await at_rest(pool, 1)
+            await beside(alone.takes_writes, False)
+
+            async def write():
+                while True:  # it may yet have to hear of it
+                    async with entered(pool.connection(0.5)) as conn:
+                        await execute(conn, "create table if not exists t (n int)")
+
+            # What it said when the first one came is what it says to all.
+            assert "25006" == (await error_of(write())).sqlstate
+            await eventually(lambda: 2 == pool.statistics().connects)
 
 
 @pytest.mark.parametrize("said", ["set transaction read only", None], ids=["sql", "py"])

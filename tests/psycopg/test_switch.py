@@ -168,25 +168,33 @@ async def test_an_argument_that_cannot_be_is_refused(
         assert conninfo == pool.conninfo
 
 
-async def test_credentials_and_the_role_are_the_pools_there_too(
-    colour, conninfo, other, there
-):
+async def test_credentials_are_the_pools_there_too(colour, role):
     asked = []
 
     def credentials():
         asked.append(1)
-        return "not needed here"
+        return "right"
 
-    arguments = {"role": "primary", "credentials": credentials}
-    async with colour.pool(conninfo, min_size=1, **arguments) as pool:
-        # A host that does not answer is passed over.
+    async with colour.pool(
+        role.conninfo(), min_size=1, credentials=credentials
+    ) as pool:
+        await switch(pool, role.conninfo(dbname="template1"), over=0)
+        async with entered(pool.connection()) as conn:
+            assert "template1" == conn.info.dbname
+
+    assert [1] == asked
+
+
+async def test_a_host_that_does_not_answer_is_passed_over(
+    colour, conninfo, other, there
+):
+    async with colour.pool(conninfo, min_size=1, role="primary") as pool:
         port = f"1,{other.port}"
         host = f"{other.host},{other.host}"
         both = other.conninfo_for(host=host, port=port, application_name=NAME)
         await switch(pool, both, over=0)
 
         assert await lend(pool) in there.pids
-        assert [1] == asked
 
 
 async def test_a_closed_pool_cannot_move(colour, conninfo, address):
