@@ -57,9 +57,9 @@ async def test_nobody_notices(colour, conninfo, sessions, address, there, over):
         await more(busy, 50)
 
         assert [] == busy.errors
+        assert 0 == pool.statistics().connect_errors
         assert await lend(pool) in there.pids
         assert 3 <= there.count <= 4
-    assert 0 == pool.statistics().connect_errors
 
 
 async def at_rest_or_more(pool, number):
