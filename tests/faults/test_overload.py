@@ -17,6 +17,7 @@ from support.parity import (
     waiter,
 )
 from support.pg import application_name, error_of
+from support.profile import GOODPUT
 
 SIZE = 2
 WORK = "select pg_sleep(0.05)"
@@ -97,7 +98,7 @@ async def test_at_five_times_its_capacity_a_pool_goes_on_serving_in_time(
         ]
         waits = sorted(s - came for came, s, _ in requests.done if came >= since)
         # Without shedding none is served in time by then, and the last waits for 16 s.
-        assert len(in_time) / (until - since) >= 0.8 * capacity
+        assert len(in_time) / (until - since) >= GOODPUT * capacity
         assert waits[int(0.99 * (len(waits) - 1))] <= 10 * TARGET
         assert {PoolOverloaded} == {type(error) for error in requests.errors}
         assert len(requests.errors) == pool.statistics().requests_shed
