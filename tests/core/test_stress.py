@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 from random import Random
 
 import pytest
@@ -65,22 +64,18 @@ def frequent_switches():
 
 
 class Crowd:
-    """Threads that borrow until the time is over."""
+    """Threads that borrow until it is over."""
 
     def __init__(self, pool):
         self.pool = pool
-        self.until = time.monotonic() + SECONDS
+        self.over = threading.Event()
         self.errors = []
         self.borrows = 0
         self.refusals = 0
 
-    @property
-    def is_busy(self):
-        return time.monotonic() < self.until
-
     def borrow(self, number):
         random = Random(number)
-        while self.is_busy:
+        while not self.over.is_set():
             timeout = random.choice([0.0, 0.0001, 0.001, 10.0, 10.0, 10.0])
             try:
                 with self.pool.borrow(timeout) as thing:
@@ -100,8 +95,8 @@ class Crowd:
 
     def manage(self):
         random = Random(0)
-        while self.is_busy:
-            time.sleep(random.random() * 0.01)
+        # At any moment, and up to 10 ms after the one before.
+        while not self.over.wait(random.random() * 0.01):
             what = random.random()
             if what < 0.6:
                 self.pool.resize(random.randrange(2), random.randrange(1, THREADS))
@@ -118,6 +113,8 @@ class Crowd:
         ]
         for thread in threads:
             thread.start()
+        self.over.wait(SECONDS)
+        self.over.set()
         for thread in threads:
             thread.join()
 

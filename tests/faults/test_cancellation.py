@@ -285,11 +285,11 @@ async def use(pool, query, *, fails=False):
             raise ZeroDivisionError
 
 
-async def real_idle(pool):
+async def real_idle(pool, sessions):
     await use(pool, "select 1")
 
 
-async def real_wait(pool):
+async def real_wait(pool, sessions):
     async with pool.connection(), pool.connection() as conn:
         waiting = asyncio.ensure_future(use(pool, "select 1"))
         await conn.execute("select pg_sleep(0.002)")
@@ -299,12 +299,12 @@ async def real_wait(pool):
         await asyncio.wait([waiting])
 
 
-async def real_rollback(pool):
+async def real_rollback(pool, sessions):
     with contextlib.suppress(ZeroDivisionError):
         await use(pool, "create temporary table t (n int)", fails=True)
 
 
-async def real_getconn(pool):
+async def real_getconn(pool, sessions):
     conn = await pool.getconn()
     try:
         await conn.execute("select pg_sleep(0.002)")
@@ -312,7 +312,7 @@ async def real_getconn(pool):
         await pool.putconn(conn)
 
 
-async def real_close_returns(pool):
+async def real_close_returns(pool, sessions):
     pool.close_returns = True
     await pool.drain()  # whether its close returns is known to a connection from birth
     conn = await pool.getconn()
@@ -322,23 +322,20 @@ async def real_close_returns(pool):
         await conn.close()
 
 
-async def real_check(pool):
+async def real_check(pool, sessions):
     await pool.check()
 
 
-async def real_drain(pool):
+async def real_drain(pool, sessions):
     await pool.drain()
     await use(pool, "select 1")
 
 
-async def real_dead(pool):
+async def real_dead(pool, sessions):
     async with pool.connection() as first, pool.connection() as second:
-        pids = [conn.info.backend_pid for conn in (first, second)]
-        await first.set_autocommit(True)
-        try:
-            await first.execute("select pg_terminate_backend(%s)", [pids[1]])
-        finally:
-            await first.set_autocommit(False)
+        await first.execute("select 1")
+        sessions.terminate(second.info.backend_pid)
+        await first.execute("select 2")
     await use(pool, "select 1")
 
 
@@ -357,7 +354,7 @@ async def real_dead(pool):
 )
 @pytest.mark.parametrize("with_check", [False, True], ids=["probed", "checked"])
 async def test_a_cancellation_loses_no_connection_wherever_it_comes(
-    act, with_check, server, conninfo
+    act, with_check, server, sessions, conninfo
 ):
     async def configure(conn):
         await conn.execute("select 'configured'")
@@ -371,7 +368,7 @@ async def test_a_cancellation_loses_no_connection_wherever_it_comes(
 
         async def scenario(drive):
             with contextlib.suppress(psycopg.Error):
-                await drive(act(pool))
+                await drive(act(pool, sessions))
             await conserved(pool, server, application_name(conninfo))
 
         assert await at_every_suspension(scenario) > 0

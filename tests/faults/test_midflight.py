@@ -395,8 +395,7 @@ def test_an_interrupted_query_is_ended_on_the_server(
     interrupts["kind"] = kind
 
     def strike():
-        while not sessions.states["active"]:
-            time.sleep(0.005)
+        run_blocking(eventually(lambda: sessions.states["active"]))
         os.kill(os.getpid(), signal.SIGUSR1)
 
     with ConnectionPool(conninfo, min_size=2, max_size=2, open=True) as pool:

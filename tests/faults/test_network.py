@@ -310,27 +310,28 @@ async def test_a_slow_network_delays_and_breaks_nothing(
 # --- the end of a program -------------------------------------------------------------
 
 THREADS = """
-    import logging, sys, time
+    import logging, sys, threading, time
     from edgepool import ConnectionPool
 
     logging.disable(logging.WARNING)
+    configuring = threading.Event()
+    stage = sys.argv[2]
 
     def configure(conn):
-        if sys.argv[2] == "configure":
-            print("ready", flush=True)
+        if stage == "configure":
+            configuring.set()
             conn.execute("select 1")
             conn.rollback()
 
     pool = ConnectionPool(
         sys.argv[1], min_size=1, max_size=2, open=True, configure=configure,
-        check_after=0.2, reset="clean",
+        check_after=0.2, reset=None if stage == "check" else "clean",
     )
-    stage = sys.argv[2]
     if stage == "connect":
         while not pool.statistics().opening:
-            time.sleep(0.01)
+            pass
     elif stage == "configure":
-        time.sleep(0.5)
+        configuring.wait()
     else:
         pool.wait()
         conn = pool.getconn()
@@ -339,8 +340,8 @@ THREADS = """
         print("ready", flush=True)
         sys.stdin.readline()
         pool.putconn(conn)
-        if stage == "check":
-            time.sleep(0.5)
+        while pool.statistics().idle:  # the check is not due yet
+            pass
     print(time.time(), flush=True)
 """
 TASKS = """
@@ -348,25 +349,26 @@ TASKS = """
     from edgepool import AsyncConnectionPool
 
     logging.disable(logging.WARNING)
+    configuring = asyncio.Event()
+    stage = sys.argv[2]
 
     async def configure(conn):
-        if sys.argv[2] == "configure":
-            print("ready", flush=True)
+        if stage == "configure":
+            configuring.set()
             await conn.execute("select 1")
             await conn.rollback()
 
     async def main():
         pool = AsyncConnectionPool(
             sys.argv[1], min_size=1, max_size=2, configure=configure,
-            check_after=0.2, reset="clean",
+            check_after=0.2, reset=None if stage == "check" else "clean",
         )
         await pool.open()
-        stage = sys.argv[2]
         if stage == "connect":
             while not pool.statistics().opening:
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0)
         elif stage == "configure":
-            await asyncio.sleep(0.5)
+            await configuring.wait()
         else:
             await pool.wait()
             conn = await pool.getconn()
@@ -375,7 +377,10 @@ TASKS = """
             print("ready", flush=True)
             sys.stdin.readline()
             await pool.putconn(conn)
-            await asyncio.sleep(0.5 if stage == "check" else 0.05)
+            while pool.statistics().idle:  # the check is not due yet
+                await asyncio.sleep(0)
+            for _ in range(10):  # let it begin
+                await asyncio.sleep(0)
         print(time.time(), flush=True)
 
     asyncio.run(main())

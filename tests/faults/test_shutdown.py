@@ -171,7 +171,8 @@ def test_threads_are_told_of_a_close_whatever_they_are_at():
         users = [threading.Thread(target=use, args=[n]) for n in range(5)]
         for user in users:
             user.start()
-        time.sleep(dice.random() * 0.005)
+        moment = dice.randint(0, 20)
+        server.wait_until(lambda server, moment=moment: len(server.log) >= moment)
         pool.close()
         for user in users:
             user.join(20.0)
@@ -206,7 +207,9 @@ async def test_tasks_are_told_of_a_close_whatever_they_are_at():
                     return number
 
         users = [asyncio.ensure_future(use(n)) for n in range(5)]
-        await asyncio.sleep(dice.random() * 0.005)
+        moment = dice.randint(0, 20)
+        while len(server.log) < moment:
+            await asyncio.sleep(0)
         await pool.close()
 
         assert [0, 1, 2, 3, 4] == await asyncio.gather(*users)

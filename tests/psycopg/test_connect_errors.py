@@ -31,6 +31,8 @@ from edgepool.psycopg._connect_errors import (
 from edgepool.psycopg._refusals import ENGLISH
 from edgepool.psycopg._sqlstate_probe import probe, probe_async, sqlstate_probe_gen
 from edgepool.testing import PostgresServer
+from support import parity
+from support.parity import run_blocking
 
 T = TypeVar("T")
 
@@ -40,10 +42,9 @@ NO_ROLE = ("28000", "Rolle »app« existiert nicht")
 TOO_MANY = ("53300", "Verbindungslimit erreicht: tut mir leid, schon zu viele Clients")
 STARTING_UP = ("57P03", "das Datenbanksystem startet")
 
-# Until 17, libpq does not trace what a server says during authentication.
-traces_everything = pytest.mark.skipif(
-    sys.platform != "linux" or psycopg.pq.version() < 180000,
-    reason="libpq traces refusals on Linux only, and all of them since 18",
+# Elsewhere libpq traces nothing, so there is no second source to ask.
+traces_refusals = pytest.mark.skipif(
+    sys.platform != "linux", reason="libpq traces refusals on Linux only"
 )
 
 
@@ -227,11 +228,7 @@ async def hopeless_async(errors: ConnectErrors, *attempt: Any) -> bool:
 
 def eventually(get: Callable[[], T], expected: T) -> None:
     """Wait for what another process or thread is about to do."""
-    deadline = time.monotonic() + 10
-    while get() != expected and time.monotonic() < deadline:
-        time.sleep(0.002)
-
-    assert expected == get()
+    run_blocking(parity.eventually(lambda: get() == expected))
 
 
 # What PostgreSQL says in English
@@ -265,7 +262,7 @@ def test_an_english_refusal_has_its_sqlstate(
     assert (sqlstate in {"28P01", "28000", "3D000"}) is is_permanent(error)
 
 
-@traces_everything
+@traces_refusals
 @pytest.mark.parametrize(("parameters", "sqlstate"), REFUSALS)
 def test_a_probe_sees_the_same_sqlstate(
     strict: PostgresServer, parameters: dict[str, str], sqlstate: str
@@ -587,7 +584,7 @@ def test_one_host_that_starts_up_is_worth_waiting_for(
     assert "57P03" == sqlstate_of(error)
 
 
-@traces_everything
+@traces_refusals
 def test_only_the_host_with_the_unknown_text_is_asked(
     start_fake: Callable[[], FakeServer],
 ) -> None:
@@ -602,7 +599,7 @@ def test_only_the_host_with_the_unknown_text_is_asked(
     assert (1, 2) == (one.attempts, two.attempts)
 
 
-@traces_everything
+@traces_refusals
 def test_the_probe_goes_where_the_failure_was(
     fake: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -694,7 +691,7 @@ def test_an_unknown_text_alone_does_not_tell(
     assert sqlstate_of(error) is None
 
 
-@traces_everything
+@traces_refusals
 @GERMAN
 def test_an_unknown_text_is_understood_by_asking_again(
     fake: FakeServer, refusal: tuple[str, str], permanent: bool
@@ -708,7 +705,7 @@ def test_an_unknown_text_is_understood_by_asking_again(
     assert refusal[0] == probe(fake.conninfo, 10)
 
 
-@traces_everything
+@traces_refusals
 @GERMAN
 async def test_an_unknown_text_is_understood_in_asyncio(
     fake: FakeServer, refusal: tuple[str, str], permanent: bool
@@ -723,7 +720,7 @@ async def test_an_unknown_text_is_understood_in_asyncio(
     assert refusal[0] == await probe_async(fake.conninfo, 10)
 
 
-@traces_everything
+@traces_refusals
 @pytest.mark.parametrize("severity", ["ВАЖНО", "致命错误", "ÖLÜMCÜL (FATAL)"])
 def test_the_severity_may_be_in_another_language(
     fake: FakeServer, severity: str
@@ -734,14 +731,14 @@ def test_the_severity_may_be_in_another_language(
     assert hopeless(ConnectErrors(), error, fake.conninfo, 10) is True
 
 
-@traces_everything
+@traces_refusals
 def test_an_answer_of_several_lines_is_understood(fake: FakeServer) -> None:
     fake.says(("28P01", "falsches Passwort\nund noch eine Zeile"))
 
     assert "28P01" == probe(fake.conninfo, 10)
 
 
-@traces_everything
+@traces_refusals
 def test_a_text_is_asked_about_once(fake: FakeServer) -> None:
     errors = ConnectErrors()
     verdicts: list[bool] = []
@@ -773,7 +770,7 @@ def test_what_is_known_is_not_asked_about(fake: FakeServer) -> None:
     assert 1 == fake.attempts
 
 
-@traces_everything
+@traces_refusals
 def test_an_answer_counts_for_its_own_text_only(fake: FakeServer) -> None:
     # Between the failure and the probe the server has finished starting up.
     errors = ConnectErrors()
@@ -789,7 +786,7 @@ def test_an_answer_counts_for_its_own_text_only(fake: FakeServer) -> None:
     assert "57P03" == errors.sqlstate_of(starting)
 
 
-@traces_everything
+@traces_refusals
 def test_who_fails_alike_meanwhile_does_not_ask_as_well(fake: FakeServer) -> None:
     fake.says(WRONG_PASSWORD, WRONG_PASSWORD, WRONG_PASSWORD)
     errors = ConnectErrors()
@@ -1003,7 +1000,7 @@ def test_the_trace_has_no_name_and_is_gone_afterwards(
     assert [] == open_files()
 
 
-@traces_everything
+@traces_refusals
 def test_a_password_sent_in_clear_goes_nowhere_else(
     fake: FakeServer,
     caplog: pytest.LogCaptureFixture,

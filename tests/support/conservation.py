@@ -5,9 +5,7 @@ The four checks that end each scenario in tests/faults.
 
 from __future__ import annotations
 
-import time
-
-from support.parity import PATIENCE, eventually, pause, result
+from support.parity import eventually, result
 from support.pg import sessions_of
 
 # A pool that has lost a place never serves the last of `max_size` borrowers.
@@ -36,10 +34,6 @@ async def conserved(pool, server, application_name, held=0):
     for conn in borrowed:
         await result(pool.putconn(conn))
     await eventually(lambda: settled(pool, held))
-    deadline = time.monotonic() + PATIENCE
-    while sessions_of(server, application_name) != pool.statistics().size:
-        if time.monotonic() > deadline:
-            raise AssertionError(f"the server disagrees with {pool.statistics()}")
-        await pause(0.01)
-        # One may have been told to end just before it was lent, and have ended after.
-        await result(pool.check())
+    await eventually(
+        lambda: sessions_of(server, application_name) == pool.statistics().size
+    )

@@ -15,7 +15,7 @@ GUARD = 0.0 if FULL else 1.0
 SOON = 2.0 if FULL else 5.0
 """Within how many seconds after an outage everybody is to be served."""
 
-GOODPUT = 0.9 if FULL else 0.5
+GOODPUT = 0.9 if FULL else 0.8
 """Which share of its capacity a pool serves in time in an overload, at least."""
 
 OUTAGES = (2.0, 35.0) if FULL else (0.2, 0.7)

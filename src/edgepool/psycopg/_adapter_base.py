@@ -318,9 +318,9 @@ class CommonAdapter(Generic[C]):
         """Tell what an error means, of a connect or of what a borrower did."""
         return classified(error, self._classify, self._name)
 
+    @abstractmethod
     def _credentials_of(self, provider: Callable[[], Any]) -> object:
         """Make what asks the provider."""
-        raise NotImplementedError
 
     def connect_as(self, other: CommonAdapter[Any]) -> None:
         """Use the credentials of another pool, and judge errors as it does."""

@@ -12,6 +12,7 @@ notifications, and only after the server listens again.
 from __future__ import annotations
 
 import logging
+from abc import abstractmethod
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
@@ -131,9 +132,9 @@ class _Listening:
             if not self._received and monotonic() >= until:
                 return None
 
+    @abstractmethod
     async def _receive(self, until: float) -> None:
         """Wait for what the server sends, and take all of it."""
-        raise NotImplementedError
 
     async def _lose(self, error: Exception) -> None:
         self._lost = monotonic(), error
@@ -171,9 +172,9 @@ class _Listening:
         if conn is not None and not is_forked(conn):
             self._have_dropped(self._way, conn)
 
+    @abstractmethod
     def _have_dropped(self, way: Any, conn: Any) -> None:
         """Have a connection closed that nobody is going to close."""
-        raise NotImplementedError
 
 
 class Listener(_Listening):
