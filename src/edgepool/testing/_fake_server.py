@@ -1,4 +1,4 @@
-"""A server that does what a test tells it to, and adapters for pools of its sessions.
+"""A server that does what a test tells it to.
 
 Nothing here opens a socket. A test says when the server is down, slow, full or stuck,
 and reads afterwards what the pool asked of it. For pools of threads and of tasks alike;
@@ -9,124 +9,16 @@ one server may serve both.
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from threading import Condition, Event
+from threading import Condition
 from time import monotonic
-from typing import Literal, NamedTuple, TypeAlias
-from weakref import WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary
 
-Operation: TypeAlias = Literal["connect", "check", "reset", "close"]
-
-OPERATIONS: tuple[Operation, ...] = ("connect", "check", "reset", "close")
+from ._fake_session import OPERATIONS, FakeEvent, FakeSession, Operation, Script, Step
 
 # For how long a test waits for what must have happened long ago, in seconds.
 PATIENCE = 30.0
-
-
-class FakeEvent(NamedTuple):
-    """A line of a fake server's log."""
-
-    at: float
-    """When, on the server's clock."""
-    what: str
-    """An operation that began (`"connect"`), or what came of it: `"connected"`,
-    `"connect failed"`, `"killed"`, `"aborted"`, `"closed"`, `"dropped"`…"""
-    session: int
-    """The number of the session: 1 is the first that somebody tried to open."""
-
-
-class FakeSession:
-    """What a fake pool lends: a session of a `FakeServer`.
-
-    It ends when it is closed or killed, or when its pool, or everybody, has lost it: as
-    a connection of psycopg does.
-
-    Attributes:
-        number: 1 for the first session that somebody tried to open.
-        dirty: set it to True to leave the session as an open transaction would: it
-            needs a reset before the next borrower.
-        hopeless: set it to True as well, and no reset makes the session clean.
-    """
-
-    def __init__(self, server: FakeServer) -> None:
-        self.number: int = 0
-        self.dirty: bool = False
-        self.hopeless: bool = False
-        self._server = server
-        self._connected = False
-        self._ended_by: str | None = None
-        self._closes = 0
-        self._step: _Step | None = None
-        self._tied: object = None
-
-    def __del__(self) -> None:
-        self._drop()
-
-    def _tie_to(self, entry: object) -> None:
-        """End with the pool's entry, whoever keeps the session, as psycopg's do."""
-        me = ref(self)
-
-        def end(_: object) -> None:
-            if (session := me()) is not None:
-                session._drop()
-
-        self._tied = ref(entry, end)
-
-    def _drop(self) -> None:
-        # Without the lock: the garbage collector may run while this very thread has it.
-        if self._connected and self._ended_by is None:
-            self._ended_by = "dropped"
-            self._server._sessions.pop(self, None)
-            self._server._log("dropped", self)
-
-    @property
-    def alive(self) -> bool:
-        """False when either side has ended the session."""
-        return self._ended_by is None
-
-    def close(self) -> None:
-        """Close the session behind the pool's back, as a borrower should not."""
-        self._server._end_session(self, "closed")
-
-    def __repr__(self) -> str:
-        state = f" {self._ended_by}" if self._ended_by else ""
-        return f"<FakeSession {self.number}{state}>"
-
-
-class _Step:
-    """An operation under way."""
-
-    __slots__ = ("operation", "patience", "session", "wake")
-
-    def __init__(
-        self,
-        operation: Operation,
-        session: FakeSession,
-        patience: float | None,
-        wake: Callable[[], object],
-    ) -> None:
-        self.operation = operation
-        self.session = session
-        # For how long it takes; None: until it is released.
-        self.patience = patience
-        self.wake = wake
-
-
-class _Script:
-    """How one kind of operation goes."""
-
-    __slots__ = ("begun", "delay", "errors", "hanging", "lasting")
-
-    def __init__(self) -> None:
-        self.begun = 0
-        self.delay = 0.0
-        self.hanging = False
-        # Errors for as many operations, and one for all that follow.
-        self.errors: deque[BaseException] = deque()
-        self.lasting: BaseException | None = None
 
 
 class FakeServer:
@@ -181,8 +73,8 @@ class FakeServer:
         self.mistakes: list[str] = []
         self.peak: int = 0
         self._refusal: BaseException | None = None
-        self._scripts = {operation: _Script() for operation in OPERATIONS}
-        self._under_way: dict[_Step, None] = {}
+        self._scripts = {operation: Script() for operation in OPERATIONS}
+        self._under_way: dict[Step, None] = {}
         # Weakly: who is dropped has ended, whether anybody has said so or not.
         self._sessions = WeakKeyDictionary[FakeSession, None]()
         self._changed = Condition()
@@ -296,7 +188,7 @@ class FakeServer:
     @contextmanager
     def _operation(
         self, operation: Operation, session: FakeSession, wake: Callable[[], object]
-    ) -> Generator[_Step, None, None]:
+    ) -> Generator[Step, None, None]:
         """Begin an operation; the caller waits as `patience` says; then it ends."""
         step = self._begin(operation, session, wake)
         try:
@@ -308,12 +200,12 @@ class FakeServer:
 
     def _begin(
         self, operation: Operation, session: FakeSession, wake: Callable[[], object]
-    ) -> _Step:
+    ) -> Step:
         script = self._scripts[operation]
         with self._changed:
             script.begun += 1
             patience = None if script.hanging else script.delay
-            step = _Step(operation, session, patience, wake)
+            step = Step(operation, session, patience, wake)
             if session._step is not None:
                 self._mistake(f"{operation} during {session._step.operation}", session)
             if session._closes:
@@ -329,7 +221,7 @@ class FakeServer:
                 step.patience = 0.0
         return step
 
-    def _finish(self, step: _Step, cut_by: str | None) -> None:
+    def _finish(self, step: Step, cut_by: str | None) -> None:
         session, operation = step.session, step.operation
         with self._changed:
             self._changed.notify_all()
@@ -352,7 +244,7 @@ class FakeServer:
             elif operation == "reset":
                 session.dirty = session.dirty and session.hopeless
 
-    def _verdict(self, step: _Step) -> BaseException | None:
+    def _verdict(self, step: Step) -> BaseException | None:
         script = self._scripts[step.operation]
         if step.operation != "close" and not step.session.alive:
             return ConnectionResetError(f"the session was {step.session._ended_by}")
@@ -381,7 +273,7 @@ class FakeServer:
         if session._step is not None:
             self._let_go(session._step)
 
-    def _let_go(self, step: _Step) -> None:
+    def _let_go(self, step: Step) -> None:
         step.patience = 0.0
         step.wake()
 
@@ -394,101 +286,3 @@ class FakeServer:
 
     def _mistake(self, what: str, session: FakeSession) -> None:
         self.mistakes.append(f"{what} of session {session.number}")
-
-
-class _Hot:
-    """What both adapters have, and what must not wait."""
-
-    def __init__(self, server: FakeServer) -> None:
-        self.server: FakeServer = server
-        # A pool's deadlines and the server's log are on the same clock.
-        self.clock: Callable[[], float] = server.clock
-
-    def introduce(self, entry: object, session: FakeSession) -> None:
-        """Have the session end with its entry in the pool."""
-        session._tie_to(entry)
-
-    def is_clean(self, session: FakeSession, /) -> bool:
-        """Tell whether the session can be lent as it is."""
-        return not session.dirty and session._ended_by != "closed"
-
-    def is_alive(self, session: FakeSession, /) -> bool:
-        """Tell whether the session has ended."""
-        return session._ended_by is None
-
-    def abort(self, session: FakeSession, /) -> None:
-        """Cut the session off; an operation under way on it fails."""
-        self.server._end_session(session, "aborted")
-
-    def disown(self, session: FakeSession, /) -> None:
-        """Let go of the session in a forked child, which has a server of its own."""
-        session._ended_by = "disowned"  # without the lock: its holder may be gone
-        self.server._sessions.pop(session, None)
-
-
-class FakeAdapter(_Hot):
-    """For a `Pool` of the sessions of a fake server."""
-
-    def connect(self) -> FakeSession:
-        """Open a session."""
-        session = FakeSession(self.server)
-        self._do("connect", session)
-        return session
-
-    def check(self, session: FakeSession, /) -> None:
-        """Raise if the session has ended, or the test says so."""
-        self._do("check", session)
-
-    def reset(self, session: FakeSession, /) -> bool:
-        """Make the session clean, unless it is hopeless."""
-        self._do("reset", session)
-        return not session.dirty
-
-    def close(self, session: FakeSession, /) -> None:
-        """End the session."""
-        self._do("close", session)
-
-    def _do(self, operation: Operation, session: FakeSession) -> None:
-        go_on = Event()
-        with self.server._operation(operation, session, go_on.set) as step:
-            if step.patience != 0.0:
-                go_on.wait(step.patience)
-
-
-class AsyncFakeAdapter(_Hot):
-    """For an `AsyncPool` of the sessions of a fake server."""
-
-    async def connect(self) -> FakeSession:
-        """Open a session."""
-        session = FakeSession(self.server)
-        await self._do("connect", session)
-        return session
-
-    async def check(self, session: FakeSession, /) -> None:
-        """Raise if the session has ended, or the test says so."""
-        await self._do("check", session)
-
-    async def reset(self, session: FakeSession, /) -> bool:
-        """Make the session clean, unless it is hopeless."""
-        await self._do("reset", session)
-        return not session.dirty
-
-    async def close(self, session: FakeSession, /) -> None:
-        """End the session."""
-        await self._do("close", session)
-
-    async def _do(self, operation: Operation, session: FakeSession) -> None:
-        loop = asyncio.get_running_loop()
-        go_on = loop.create_future()
-
-        def wake() -> None:  # whoever lets it go on may be in another thread
-            loop.call_soon_threadsafe(_resolve, go_on)
-
-        with self.server._operation(operation, session, wake) as step:
-            if step.patience != 0.0:
-                await asyncio.wait({go_on}, timeout=step.patience)
-
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
