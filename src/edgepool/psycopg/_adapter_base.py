@@ -107,9 +107,14 @@ class CommonAdapter(Generic[C]):
     ) -> None:
         if isinstance(reset, str) and reset != "clean":
             raise ValueError(f"reset must be a function or 'clean', not {reset!r}")
-        callbacks = {"configure": configure, "check": check, "reset": reset}
-        for name, callback in {**callbacks, "classify": classify}.items():
-            if not (callback in (None, "clean") or callable(callback)):
+        callbacks = {
+            "configure": configure,
+            "check": check,
+            "reset": None if reset == "clean" else reset,
+            "classify": classify,
+        }
+        for name, callback in callbacks.items():
+            if callback is not None and not callable(callback):
                 raise TypeError(f"{name} must be a function, not {callback!r}")
         if not callable(getattr(connection_class, "connect", None)):
             raise TypeError(
