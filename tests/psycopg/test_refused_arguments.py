@@ -20,6 +20,12 @@ def test_what_is_to_be_called_must_be_a_function(colour, name):
         colour.Pool("", open=False, **{name: 5})
 
 
+@pytest.mark.parametrize("name", ["configure", "check"])
+def test_only_reset_may_be_a_word(colour, name):
+    with pytest.raises(TypeError, match=rf"^{name} must be a function, not 'clean'$"):
+        colour.Pool("", open=False, **{name: "clean"})
+
+
 def test_what_is_to_connect_must_be_a_class_that_can(colour):
     with pytest.raises(TypeError, match=r"^connection_class must be .* not 5$"):
         colour.Pool("", open=False, connection_class=5)
