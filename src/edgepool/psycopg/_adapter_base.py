@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
-from weakref import WeakKeyDictionary, WeakSet, ref
+from weakref import WeakKeyDictionary, ref
 
 import psycopg
 from psycopg.conninfo import make_conninfo
@@ -140,14 +140,12 @@ class CommonAdapter(Generic[C]):
         # What is to be told to the server about connections that were cut off.
         self._requests: WeakKeyDictionary[PGconn, Request] = WeakKeyDictionary()
         self.placement = Placement(role, conninfo, kwargs)
-        # What was opened since the last purge, if the role matters.
-        self._placed: WeakSet[PGconn] = WeakSet()
         if self.placement.matters:  # who has no role does not pay for it
             self.is_alive = self._is_alive_in_place  # type: ignore[method-assign]
 
     def lead_to(self, conninfo: Any) -> None:
         """Connect to another DSN from now on; raise ValueError if it cannot be."""
-        self.placement = Placement(self.placement.role, conninfo, self.kwargs)
+        self.placement.lead_to(conninfo, self.kwargs)
         self.conninfo = conninfo
 
     def _dsn(self, given: object) -> Dsn:
@@ -221,13 +219,11 @@ class CommonAdapter(Generic[C]):
 
     def _purge(self, pgconn: PGconn) -> None:
         """Replace every connection, once for all that were opened before."""
-        if pgconn not in self._placed:
+        if not self.placement.leave(pgconn):
             return
-        self._placed = WeakSet()
-        role = self.placement.role
         connect_log.warning(
             "%s: the server is no %s any more: replacing all connections",
-            *(self._name, role),
+            *(self._name, self.placement.role),
         )
         engine = self.pool()._engine
         engine.tell(engine.core.drain)
@@ -333,8 +329,7 @@ class CommonAdapter(Generic[C]):
 
     def _opened_with(self, conn: C, held: Held | None) -> None:
         """Take note of the credential with which a connection was opened."""
-        if self.placement.matters:
-            self._placed.add(conn.pgconn)
+        self.placement.arrived(conn.pgconn)
         if held is None:
             return
         held.admitted = True

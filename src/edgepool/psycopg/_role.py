@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
+from weakref import WeakSet
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -58,6 +59,16 @@ class Placement:
                 f"role must be 'primary', 'standby' or 'any', not {role!r}"
             )
         self.role = role
+        # What was opened since the server was last left, if the role matters.
+        self._there: WeakSet[PGconn] = WeakSet()
+        self.lead_to(conninfo, kwargs)
+
+    def lead_to(self, conninfo: object, kwargs: object) -> None:
+        """Want a server of this role at an address from now on.
+
+        Raises:
+            ValueError: something asks libpq for another role.
+        """
         known: Mapping[Any, Any] = kwargs if is_mapping(kwargs) else {}
         self._attrs = self._wanted(dsn_of(conninfo).conninfo, known)
         self._signs = MISPLACED.get(self._attrs or "", ())
@@ -77,6 +88,18 @@ class Placement:
             return {}
         self._wanted(conninfo, kwargs)
         return {ATTRS: self._attrs}
+
+    def arrived(self, pgconn: PGconn) -> None:
+        """Take note of a session that was opened."""
+        if self.matters:
+            self._there.add(pgconn)
+
+    def leave(self, pgconn: PGconn) -> bool:
+        """Take note that a session's server is to be left; False if it was before."""
+        if pgconn not in self._there:
+            return False
+        self._there = WeakSet()
+        return True
 
     def is_misplaced(self, pgconn: PGconn) -> bool:
         """Tell whether a session's server is known to be another by now."""
