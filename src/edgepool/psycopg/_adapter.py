@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from sys import _getframe
@@ -28,7 +27,6 @@ from ._adapter_base import (
 from ._cancel import send
 from ._handles import pgconn_behind
 from ._leases import take_back
-from ._network import network_defaults
 from ._session import tidied
 
 if TYPE_CHECKING:
@@ -45,9 +43,7 @@ class ConnectionAdapter(CommonAdapter[CT]):
         """Open a connection."""
         dsn = self._dsn(resolved(self.conninfo))
         kwargs: dict[str, Any] = resolved(self.kwargs) or {}
-        added = {**dsn.connect, **network_defaults(dsn.conninfo, kwargs)}
-        kwargs = {**added, **kwargs}
-        kwargs.update(self._place(dsn.conninfo, kwargs))
+        kwargs = self._completed(dsn, kwargs)
         if self._credentials is None:
             return self._opened(dsn.conninfo, kwargs, None)
         held: Held = self._credentials.get()
@@ -71,8 +67,6 @@ class ConnectionAdapter(CommonAdapter[CT]):
             errors = self._connect_errors()
             kind = errors.class_of(error, whole, ASK_AGAIN)
             raise errors.explained(error, kind) from None
-        conn._pool = None
-        conn._edgepool_opened_by = os.getpid()  # type: ignore[attr-defined]
         self._opened_with(conn, held)
         return conn
 
@@ -120,9 +114,8 @@ class ConnectionAdapter(CommonAdapter[CT]):
             return mine.pgconn.transaction_status == IDLE
 
     def _credentials_of(self, provider: Callable[[], Any]) -> BlockingCredentials:
-        from ._credential_sources import (
-            BlockingCredentials,
-        )  # costs who has none no import
+        # Here, so that it costs who has none no import.
+        from ._credential_sources import BlockingCredentials
 
         return BlockingCredentials(provider, lambda: self._name)
 

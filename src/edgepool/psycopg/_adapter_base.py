@@ -15,6 +15,7 @@ import socket
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
+from inspect import isawaitable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from weakref import WeakKeyDictionary, ref
@@ -32,6 +33,7 @@ from ._error_classes import classified
 from ._forked import disown
 from ._handles import Session, pgconn_behind, renewed
 from ._liveness import survives_news, watch
+from ._network import network_defaults
 from ._role import Placement
 from ._session import CLEAN, tidied
 
@@ -164,10 +166,12 @@ class CommonAdapter(Generic[C]):
             )
         return dsn
 
-    def _place(self, conninfo: str, kwargs: dict[str, Any]) -> dict[str, str]:
-        """Return what has libpq look for the server that is wanted."""
+    def _completed(self, dsn: Dsn, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Return all the arguments of a connect; the user's win."""
+        added = {**dsn.connect, **network_defaults(dsn.conninfo, kwargs)}
+        kwargs = {**added, **kwargs}
         try:
-            return self.placement.arguments(conninfo, kwargs)
+            return {**kwargs, **self.placement.arguments(dsn.conninfo, kwargs)}
         except ValueError as error:
             raise PermanentError(str(error)) from None
 
@@ -328,7 +332,9 @@ class CommonAdapter(Generic[C]):
         self._credentials, self._classify = other._credentials, other._classify
 
     def _opened_with(self, conn: C, held: Held | None) -> None:
-        """Take note of the credential with which a connection was opened."""
+        """Take note of a connection that was opened, and of its credential."""
+        conn._pool = None
+        conn._edgepool_opened_by = os.getpid()  # type: ignore[attr-defined]
         self.placement.arrived(conn.pgconn)
         if held is None:
             return
@@ -435,3 +441,8 @@ def let_go_of_frames(error: BaseException) -> None:
 def resolved(value: Any) -> Any:
     """Return a value, or what a function gives."""
     return value() if callable(value) else value
+
+
+async def result_of(value: Any) -> Any:
+    """Return a value, or what awaiting it gives."""
+    return await value if isawaitable(value) else value

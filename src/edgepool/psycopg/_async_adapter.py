@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Coroutine
-from inspect import isawaitable
 from sys import _getframe
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +22,12 @@ from ._adapter_base import (
     let_go_of_frames,
     must_be_idle,
     resolved,
+    result_of,
     session_of,
 )
 from ._cancel import send_async
 from ._handles import pgconn_behind
 from ._leases import take_back
-from ._network import network_defaults
 from ._session import tidied
 
 if TYPE_CHECKING:
@@ -44,11 +42,9 @@ class AsyncConnectionAdapter(CommonAdapter[ACT]):
 
     async def connect(self) -> ACT:
         """Open a connection."""
-        dsn = self._dsn(await _awaited(resolved(self.conninfo)))
-        kwargs: dict[str, Any] = await _awaited(resolved(self.kwargs)) or {}
-        added = {**dsn.connect, **network_defaults(dsn.conninfo, kwargs)}
-        kwargs = {**added, **kwargs}
-        kwargs.update(self._place(dsn.conninfo, kwargs))
+        dsn = self._dsn(await result_of(resolved(self.conninfo)))
+        kwargs: dict[str, Any] = await result_of(resolved(self.kwargs)) or {}
+        kwargs = self._completed(dsn, kwargs)
         if self._credentials is None:
             return await self._opened(dsn.conninfo, kwargs, None)
         held: Held = await self._credentials.get()
@@ -74,8 +70,6 @@ class AsyncConnectionAdapter(CommonAdapter[ACT]):
             errors = self._connect_errors()
             kind = await errors.class_of_async(error, whole, ASK_AGAIN)
             raise errors.explained(error, kind) from None
-        conn._pool = None
-        conn._edgepool_opened_by = os.getpid()  # type: ignore[attr-defined]
         self._opened_with(conn, held)
         return conn
 
@@ -123,7 +117,8 @@ class AsyncConnectionAdapter(CommonAdapter[ACT]):
             return mine.pgconn.transaction_status == IDLE
 
     def _credentials_of(self, provider: Callable[[], Any]) -> TaskCredentials:
-        from ._credential_sources import TaskCredentials  # costs who has none no import
+        # Here, so that it costs who has none no import.
+        from ._credential_sources import TaskCredentials
 
         return TaskCredentials(provider, lambda: self._name, self._spawn)
 
@@ -156,8 +151,3 @@ class AsyncConnectionAdapter(CommonAdapter[ACT]):
         if (pgconn := pgconn_behind(conn)) is not None:
             conn.pgconn = pgconn
         await type(conn).close(conn)
-
-
-async def _awaited(value: Any) -> Any:
-    """Return a value, or what awaiting it gives."""
-    return await value if isawaitable(value) else value

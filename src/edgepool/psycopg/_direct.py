@@ -25,8 +25,7 @@ from psycopg_pool.abc import ACT, CT
 from .._adapter import PermanentError
 from .._errors import PoolClosed
 from .._flows import run
-from ._adapter_base import must_be_idle, session_of
-from ._async_adapter import _awaited as result
+from ._adapter_base import must_be_idle, result_of, session_of
 from ._session import execute
 
 if TYPE_CHECKING:
@@ -83,23 +82,39 @@ def way_past(
     must_not_be_closed(pool)
     conninfo = pool.direct_conninfo
     guard = _Guard(pool, conninfo, then)
-    made = make(
-        connection_class=pool.connection_class,
-        kwargs=pool.kwargs,
-        min_size=0,
-        max_size=1,
-        open=False,
-        configure=coloured(guard.configure),
-        name=f"{pool.name}-direct",
+    arguments = {"configure": coloured(guard.configure)}
+    if conninfo is not None:
         # What is in the way to an address of its own, the guard finds out.
-        pooler=pool._adapter.detection.pooler.asked if conninfo is None else "none",
-        role=pool._adapter.placement.role if conninfo is None else "any",
-    )
-    # Not by the constructor: what else it says is for pools.
-    made.conninfo = pool.conninfo if conninfo is None else conninfo
-    made._adapter.connect_as(pool._adapter)
+        arguments |= {"pooler": "none", "role": "any"}
+    address = pool.conninfo if conninfo is None else conninfo
+    made = of_one(pool, make, address, name=f"{pool.name}-direct", **arguments)
     guard.adapter = made._engine.adapter
     made._open()
+    return made
+
+
+def of_one(
+    pool: PsycopgFace[Any, Any], make: Callable[..., P], conninfo: object, **others: Any
+) -> P:
+    """Make a pool with room for one that connects as another pool does.
+
+    Args:
+        pool: the other one.
+        make: the class of the new one.
+        conninfo: where it connects to.
+        others: arguments that are not the other pool's.
+    """
+    arguments = {
+        "connection_class": pool.connection_class,
+        "kwargs": pool.kwargs,
+        "configure": pool._adapter._configure,
+        "pooler": pool._adapter.detection.pooler.asked,
+        "role": pool._adapter.placement.role,
+    }
+    made = make(min_size=0, max_size=1, open=False, **{**arguments, **others})
+    # Not by the constructor: what else it says is for pools.
+    made.conninfo = conninfo
+    made._adapter.connect_as(pool._adapter)
     return made
 
 
@@ -149,7 +164,7 @@ class _Guard:
             pool._direct_found = self._conninfo, found
         configure = pool._adapter._configure
         if configure is not None:
-            await result(configure(conn))
+            await result_of(configure(conn))
             must_be_idle(conn, "configure", configure)
         if self._then is not None:
             await self._then(conn)
@@ -209,7 +224,7 @@ async def _session(
 ) -> tuple[int, bytes] | None:
     """Return who serves a connection; None if the server does not know itself."""
     try:
-        answer: tuple[int, bytes] = await result(cast("Any", conn).wait(question))
+        answer: tuple[int, bytes] = await result_of(cast("Any", conn).wait(question))
     except psycopg.OperationalError:
         raise
     except psycopg.Error:

@@ -28,7 +28,7 @@ from typing_extensions import Self
 
 from .._errors import ConnectFailed, PoolClosed, PoolTimeout
 from .._flows import run
-from ._async_adapter import _awaited as result
+from ._adapter_base import result_of
 from ._direct import Step, awaited, blocking, must_not_be_closed, way_past
 from ._forked import is_forked
 from ._leases import take_back
@@ -107,7 +107,7 @@ class _Listening:
             self._way = self._make()
             self._must_go_on()  # whoever stops it looks for a way, and found none
         if self._conn is None and self._lost is None:
-            self._conn = await result(self._way.getconn(self._timeout))
+            self._conn = await result_of(self._way.getconn(self._timeout))
 
     def _must_go_on(self) -> None:
         if self._stopped:
@@ -139,7 +139,7 @@ class _Listening:
     async def _lose(self, error: Exception) -> None:
         self._lost = monotonic(), error
         conn, self._conn = self._conn, None
-        await result(self._way.putconn(conn))
+        await result_of(self._way.putconn(conn))
         if not self._stopped:
             log.warning("%s: no longer listening: %s", self._name, error)
 
@@ -147,7 +147,8 @@ class _Listening:
         assert self._lost is not None
         since, cause = self._lost
         try:
-            self._conn = await result(self._way.getconn(max(until - monotonic(), 0.0)))
+            left = max(until - monotonic(), 0.0)
+            self._conn = await result_of(self._way.getconn(left))
         except ConnectFailed:
             raise
         except PoolTimeout:
@@ -162,9 +163,9 @@ class _Listening:
         conn, self._conn = self._conn, None
         self._received.clear()
         if conn is not None:
-            await result(way.putconn(conn))
+            await result_of(way.putconn(conn))
         if way is not None:
-            await result(way.close())
+            await result_of(way.close())
 
     def __del__(self) -> None:
         """End what was left in the midst of a loop, as by `break`."""
@@ -349,7 +350,7 @@ async def _have_listen(channels: tuple[str, ...], conn: BaseConnection[Any]) -> 
         SQL("LISTEN {}").format(Identifier(channel)) for channel in channels
     )
     statement = execute(conn.pgconn, listen.as_bytes(conn))
-    await result(cast("Any", conn).wait(statement))
+    await result_of(cast("Any", conn).wait(statement))
 
 
 def _validate(channel: object) -> None:

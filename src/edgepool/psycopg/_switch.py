@@ -15,7 +15,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._direct import must_not_be_closed
+from ._direct import must_not_be_closed, of_one
 
 if TYPE_CHECKING:
     from ._face import PsycopgFace
@@ -43,21 +43,7 @@ def scout(
     """
     must_not_be_closed(pool)
     pool._must_be_finite(over)
-    made = make(
-        connection_class=pool.connection_class,
-        kwargs=pool.kwargs,
-        min_size=0,
-        max_size=1,
-        open=False,
-        configure=pool._adapter._configure,
-        name=f"{pool.name}-switch",
-        pooler=pool._adapter.detection.pooler.asked,
-        role=pool._adapter.placement.role,
-    )
-    # Not by the constructor: what else it says is for pools.
-    made.conninfo = conninfo
-    made._adapter.connect_as(pool._adapter)
-    return made
+    return of_one(pool, make, conninfo, name=f"{pool.name}-switch")
 
 
 def move(pool: PsycopgFace[Any, Any], conninfo: object, over: float) -> None:
