@@ -33,7 +33,7 @@ class Stage:
         loop = asyncio.get_running_loop()
         self.server = FakeServer(clock=loop.time)
         settings = {"min_size": 1, "max_size": 2, "check_after": NEVER} | settings
-        settings["nested"] = "wait"
+        settings = {"nested": "wait"} | settings
         self.pool = AsyncPool(AsyncFakeAdapter(self.server), **settings)
 
     async def ready(self, **delays):

@@ -17,7 +17,7 @@ from textwrap import dedent
 
 import pytest
 
-from edgepool import Pool, PoolTimeout
+from edgepool import NestedBorrow, Pool, PoolTimeout
 from edgepool._drivers import threads
 from edgepool.testing import FakeAdapter, FakeServer
 from support.interrupt import SOURCES, Interruption, at_every_line
@@ -70,7 +70,8 @@ class Stage:
     def __init__(self, **settings):
         self.server = FakeServer()
         settings = {"min_size": 1, "max_size": 2, "open": True} | settings
-        settings["nested"] = "wait"
+        # Who is interrupted mostly has what others have, and asks for it again.
+        settings = {"nested": "wait"} | settings
         self.pool = Pool(FakeAdapter(self.server), **settings)
         # How far the pool's clock is ahead of the housekeeper's.
         self.ahead = 0.0
@@ -219,6 +220,22 @@ def test_a_borrow_that_times_out_may_be_interrupted_at_every_line():
         stage.end()
 
     assert at_every_line(scenario) > 30
+
+
+def test_a_refused_nested_borrow_may_be_interrupted_at_every_line():
+    def scenario(interruption):
+        stage = Stage(max_size=1, check_after=NEVER, nested="error")
+        (lease,) = stage.all_borrowed()
+
+        def borrow():
+            with pytest.raises(NestedBorrow):
+                stage.pool.borrow(PATIENCE).__enter__()
+
+        stage.interrupted(borrow, interruption)
+        lease.__exit__()
+        stage.end()
+
+    assert at_every_line(scenario) > 100
 
 
 def test_who_waits_behind_an_interrupted_borrower_is_served():

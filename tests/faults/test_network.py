@@ -26,7 +26,7 @@ from edgepool import PoolTimeout, _flows
 from support.conservation import conserved
 from support.parity import borrowed, entered, eventually, execute, fetch, result, spawn
 from support.pg import application_name, at_rest, borrow_error, idle, size
-from support.profile import GUARD
+from support.profile import GUARD, GUARD_OF_A_RETURN
 
 TIMEOUT = 1.0
 
@@ -222,7 +222,7 @@ async def test_nobody_answers_a_return(
         proxy.black_hole()
         took = await timed(pool.putconn(conn))
 
-        assert took < 0.1 + GUARD
+        assert took < 0.1 + GUARD_OF_A_RETURN
 
         proxy.lose()
         async with entered(pool.connection(timeout=20)) as conn:
@@ -245,7 +245,7 @@ async def test_nobody_answers_a_request_to_cancel(
         proxy.black_hole()
         took = await timed(pool.putconn(conn))
 
-        assert took < 0.1 + GUARD
+        assert took < 0.1 + GUARD_OF_A_RETURN
 
         await eventually(lambda: proxy.connects >= 2)  # the request
         proxy.lose()

@@ -34,14 +34,12 @@ from support.parity import (
     spawn,
 )
 from support.pg import beside
-from support.profile import EVERY_TIMEOUT, OUTAGES, SOON
+from support.profile import AT_ONCE, EVERY_TIMEOUT, OUTAGES, SOON
 
 pytestmark = pytest.mark.timeout(120 + 3 * sum(OUTAGES))
 
 CLIENTS = 50
 
-# One connect takes some 10 ms on a quiet machine.
-AT_ONCE = 1.5
 
 # The simulation's figures: the delay between two attempts is a share of the outage's
 # age, at least 10 ms; from its third second on 20 a second, if somebody keeps coming.

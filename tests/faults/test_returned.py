@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -44,7 +45,22 @@ USES = {
     ),
     "prepare_threshold": lambda conn, cursor: setattr(conn, "prepare_threshold", 1),
     "adapters": lambda conn, cursor: conn.adapters.register_loader(23, None),
+    "transaction": lambda conn, cursor: within(conn.transaction()),
+    "pipeline": lambda conn, cursor: within(conn.pipeline()),
+    "a cursor's copy": lambda conn, cursor: within(cursor.copy("copy t from stdin")),
+    "a cursor's stream": lambda conn, cursor: all_of(cursor.stream("select 1")),
 }
+
+
+async def within(manager):
+    async with entered(manager):
+        pass
+
+
+async def all_of(rows):
+    if hasattr(rows, "__aiter__"):
+        return [row async for row in rows]
+    return list(rows)
 
 
 @pytest.mark.parametrize("lent_again", [False, True], ids=["idle", "lent again"])
@@ -77,6 +93,49 @@ async def test_what_was_returned_refuses_and_sends_nothing(
         if other is not None:
             assert await fetch(other, "select 1") == 1
             await result(pool.putconn(other))
+
+
+# psycopg's own: who kept a cursor past the return has not closed it.
+@pytest.mark.filterwarnings("ignore:.*deleted while still open:ResourceWarning")
+@pytest.mark.parametrize("lent_again", [False, True], ids=["idle", "lent again"])
+@pytest.mark.parametrize("what", ["a server-side cursor", "a stream"])
+async def test_what_runs_at_the_return_refuses_to_go_on(
+    colour, proxy, what, lent_again
+):
+    async def following():
+        if what == "a server-side cursor":
+            return await result(cursor.fetchone())
+        return await (anext(rows) if colour.asynchronous else give(next(rows)))
+
+    async with colour.pool(proxy.conninfo(), min_size=1, max_size=2) as pool:
+        conn = await result(pool.getconn())
+        if what == "a server-side cursor":
+            cursor = conn.cursor("named")
+            await result(cursor.execute("select generate_series(1, 1000)"))
+        else:
+            rows = conn.cursor().stream("select generate_series(1, 1000)")
+        first = await following()
+        await result(pool.putconn(conn))
+        await eventually(lambda: pool.statistics().in_use == 0)
+        await at_rest(pool, 1)
+        other = await result(pool.getconn()) if lent_again else None
+        with (
+            proxy.recording() as said,
+            pytest.raises(ConnectionReturned, match="returned") as caught,
+        ):
+            await following()
+
+        assert (1,) == first
+        assert [] == said
+        assert re.search(r"(parity|test_returned)\.py", str(caught.value))
+
+        if other is not None:
+            assert await fetch(other, "select 42") == 42
+            await result(pool.putconn(other))
+
+
+async def give(value):
+    return value
 
 
 async def test_who_uses_what_was_returned_waits_for_nobody(colour, conninfo):
@@ -146,13 +205,18 @@ async def test_what_is_dropped_gives_its_place_back(colour, server, conninfo):
 
 @pytest.mark.filterwarnings("ignore:.*was dropped instead of returned")
 async def test_a_leak_is_told_with_its_place(colour, conninfo, caplog):
-    async with colour.pool(conninfo, min_size=1, track_borrows=True) as pool:
-        conn = await result(pool.getconn())
-        assert conn is not None
-        del conn
+    async def lose():
+        lost.clear()
         await eventually(lambda: "was dropped, not returned" in caplog.text)
+        await eventually(lambda: not pool._engine.core.leaked)
 
-    assert "parity.py" in caplog.text or "test_returned.py" in caplog.text
+    async with colour.pool(conninfo, min_size=1, track_borrows=True) as pool:
+        lost = [await result(pool.getconn())]
+        place = r"borrowed at .*(parity|test_returned)\.py"
+        with pytest.warns(ResourceWarning, match=place):
+            await lose()
+
+    assert re.search(place, caplog.text)
 
 
 async def test_who_ends_with_what_he_has_borrowed_is_noticed(colour, conninfo, caplog):

@@ -75,8 +75,8 @@ class Watched(Driven):
         self.alarm_at = ALWAYS
         # When somebody last came while connecting failed.
         self.hurried_at = ALWAYS
-        # When the next connect beyond the ceiling may start.
-        self.beyond_from = ALWAYS
+        # Between these two moments the next connect beyond the ceiling may start.
+        self.beyond_from = self.beyond_by = ALWAYS
         # When the next connect may start beside another one.
         self.next_lane_at = ALWAYS
         # From when on one may start although there is no lane, or no need.
@@ -293,6 +293,7 @@ class Watched(Driven):
         self.read_only_errors += kind is ErrorClass.READ_ONLY
         if kind is ErrorClass.BACK_OFF and self.core.open:
             self.beyond_from = self.now + SOONEST * (1.0 - JITTER * self.jitter)
+            self.beyond_by = self.now + LATEST
         sweeps = self.sweeps + (kind is ErrorClass.SUSPECT and bool(self.idle))
         self.tell(self.core.noticed, kind)
         assert sweeps == self.sweeps
@@ -325,6 +326,7 @@ class Watched(Driven):
     def connect_one(self, took: float = 0.0) -> Entry[Resource]:
         if self.wanted(Connect)[0].state is not State.ABORTED:
             self._no_outage()
+        self.beyond_by = self.now + LATEST
         return super().connect_one(took)
 
     def fail_one(
@@ -337,6 +339,8 @@ class Watched(Driven):
         self.connect_errors += 1
         refused_more = kind is ErrorClass.BACK_OFF and not permanent
         self.connects_refused += refused_more
+        if refused_more:
+            self.beyond_by = self.now + LATEST
         alarmed = self.alarms
         if entry.state is State.ABORTED or not self.core.open:
             super().fail_one(error, permanent, kind)
@@ -449,6 +453,7 @@ class Watched(Driven):
         settings, stats = self.core.settings, self.stats
         if kind is Connect:
             self.connects += 1
+            self.beyond_by = self.now + LATEST
             assert self.core.open
             assert stats.size <= settings.max_size, "more than max_size"
             assert self.now >= self.retry_from, "a connect during the backoff"
@@ -477,9 +482,12 @@ class Watched(Driven):
         settings, stats = self.core.settings, self.stats
         if entry.reason is Reason.UNUSED:
             unused = self.now >= entry.idle_since + settings.max_idle
-            # What is replaced ahead of time in the same event is missed for a moment.
+            # What is replaced ahead of time is missed for a moment.
             renewed = sum(
-                e.state is State.CLOSING and e.reason is Reason.EXPIRED
+                e.reason is Reason.EXPIRED
+                and e.state is State.CLOSING
+                and not e.succeeded
+                and self.now < e.expires_at
                 for e in self.states
             )
             return unused and self.established + renewed >= settings.min_size
@@ -595,14 +603,14 @@ class Watched(Driven):
             assert waits or stats.opening, "wanted, and not under way"
             by = self.retry_by if failing else self.next_lane_at
             if stats.ceiling is not None:
-                by = max(by, self.now + LATEST)
+                by = max(by, self.beyond_by)
             assert self.wake_at <= by, "wanted, and no timer is set"
             return
         may_hang = 0 < stats.opening < settings.max_connecting
         if may_hang and self.queue and stats.size < stats.max_size:
             by = max(self.beside_from, self.retry_by, self.next_lane_at)
             if stats.ceiling is not None:
-                by = max(by, self.now + LATEST)
+                by = max(by, self.beyond_by)
             assert self.wake_at <= by, "it may hang, and no timer is set"
 
     def _check_counters(self) -> None:

@@ -12,6 +12,12 @@ FULL = int(os.environ.get("EDGEPOOL_FAULTS", "1")) > 1
 GUARD = 0.0 if FULL else 1.0
 """What is allowed beside each limit, in seconds: other tests may use the machine."""
 
+GUARD_OF_A_RETURN = 0.0 if FULL else 0.4
+"""The same for what a return may take: it waits for nobody."""
+
+AT_ONCE = 0.3 if FULL else 1.5
+"""Within how many seconds after an outage a newcomer is to be served: one connect."""
+
 SOON = 2.0 if FULL else 5.0
 """Within how many seconds after an outage everybody is to be served."""
 
