@@ -10,6 +10,9 @@ EVERYWHERE := tests/core tests/everywhere
 VERSIONS := 3.10 3.11 3.12 3.13 3.14
 VENVS := .venvs
 
+# These run in the oldest supported releases of the frameworks too.
+INTEGRATIONS := tests/integrations
+
 # What is formatted and linted.
 SOURCES := $(wildcard src tests examples benchmarks docs)
 
@@ -34,7 +37,7 @@ example-serverless: $(VENV)/.demo pgbouncer ## See 12 instances of a function sh
 	$(BIN)/python examples/serverless
 
 .PHONY: test
-test: test-here test-everywhere ## Run all tests, and the core's on every Python found
+test: test-here test-integrations test-everywhere ## Run all tests, some in several environments
 
 .PHONY: test-here
 test-here: $(VENV)/.test tls pgbouncer
@@ -162,6 +165,20 @@ $(VERSIONS:%=test-%): test-%: $(VENV)/.test
 	else \
 	  echo "== Python $*: not on this machine"; \
 	fi
+
+# The frameworks, in releases other than the environment's.
+
+.PHONY: test-integrations test-oldest
+test-integrations: test-oldest
+
+test-oldest: $(VENVS)/oldest/.installed
+	$(VENVS)/oldest/bin/python -m pytest -p no:cacheprovider $(INTEGRATIONS)
+
+$(VENVS)/oldest/.installed: $(VENV)/.test
+	$(BIN)/python -m venv --clear $(VENVS)/oldest
+	$(VENVS)/oldest/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(VENVS)/oldest/bin/python -m pip install --quiet --editable . --group oldest
+	@touch $@
 
 $(VERSIONS:%=$(VENVS)/%/.core): $(VENVS)/%/.core: pyproject.toml
 	$(VENVS)/$*/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
