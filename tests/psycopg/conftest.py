@@ -1,5 +1,6 @@
 """What tests of one colour and then the other ask for; see `support.pg_fixtures`."""
 
+from support.interrupt import own_background
 from support.pg_fixtures import (
     bouncer,
     colour,
@@ -14,6 +15,7 @@ __all__ = [
     "bouncer",
     "colour",
     "guarded",
+    "own_background",
     "proxy",
     "pytest_pyfunc_call",
     "role",

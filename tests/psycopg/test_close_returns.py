@@ -63,9 +63,10 @@ async def test_close_serves_who_waits(pool_of):
         waiting = await waiter(pool)
         await result(conn.close())
 
-        assert pid(await waiting) == pid(conn)
+        other = await waiting
+        assert pid(other) == pid(conn)
 
-        await result(conn.close())
+        await result(other.close())
 
 
 async def test_close_rolls_back(pool_of, admin):

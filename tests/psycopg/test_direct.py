@@ -321,8 +321,8 @@ async def test_a_cancellation_leaves_nothing_wherever_it_comes(
 @pytest.mark.filterwarnings("ignore:.*was dropped instead of returned")
 @pytest.mark.filterwarnings("ignore:.*was deleted while still open")
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+@pytest.mark.usefixtures("own_background")
 def test_a_connect_may_be_interrupted_at_every_line(conninfo, sessions, monkeypatch):
-    monkeypatch.setattr(threads, "housekeeper", Housekeeper())
     # What is told of a leak comes a moment later, in another test.
     monkeypatch.setattr(
         threads.ThreadDriver,
@@ -336,7 +336,7 @@ def test_a_connect_may_be_interrupted_at_every_line(conninfo, sessions, monkeypa
         with contextlib.suppress(Interruption), interruption.here():
             block.__enter__()
         del block
-        gc.collect(1)
+        gc.collect()
         THREADS.run(eventually(lambda: sessions.count == 0))
 
     assert at_every_line(scenario) > 100

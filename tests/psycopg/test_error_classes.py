@@ -351,6 +351,7 @@ async def fetch_one(pool):
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
 @pytest.mark.filterwarnings("ignore:.*was dropped instead of returned")
 @pytest.mark.filterwarnings("ignore:.*was deleted while still open")
+@pytest.mark.usefixtures("own_background")
 def test_the_end_of_a_block_in_an_error_may_be_interrupted_at_every_line(conninfo):
     with ConnectionPool(conninfo, min_size=2, max_size=2) as pool:
         pool.wait()
