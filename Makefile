@@ -159,7 +159,7 @@ $(VERSIONS:%=test-%): test-%: $(VENV)/.test
 	if [ -n "$$ready" ]; then \
 	  echo "== Python $*: $$ready"; \
 	  $(MAKE) --no-print-directory $(VENVS)/$*/.core && \
-	  $(VENVS)/$*/bin/python -m pytest -p no:cacheprovider $(EVERYWHERE); \
+	  $(VENVS)/$*/bin/python -m pytest -p no:cacheprovider -n auto $(EVERYWHERE); \
 	elif [ -n "$$found" ]; then \
 	  echo "== Python $*: NOT TESTED, no virtual environment from$$found"; \
 	else \
