@@ -4,6 +4,7 @@ from ._async_pool import AsyncConnectionPool, AsyncNullConnectionPool
 from ._credentials import Credential
 from ._direct import AsyncDirectConnection, DirectConnection
 from ._handles import ConnectionReturned
+from ._lazy import AsyncLazyLease, LazyLease
 from ._leases import AsyncConnectionLease, ConnectionLease
 from ._listen import AsyncListener, Gap, Listener
 from ._pool import ConnectionPool, NullConnectionPool
@@ -12,6 +13,7 @@ __all__ = [
     "AsyncConnectionLease",
     "AsyncConnectionPool",
     "AsyncDirectConnection",
+    "AsyncLazyLease",
     "AsyncListener",
     "AsyncNullConnectionPool",
     "ConnectionLease",
@@ -20,6 +22,7 @@ __all__ = [
     "Credential",
     "DirectConnection",
     "Gap",
+    "LazyLease",
     "Listener",
     "NullConnectionPool",
 ]

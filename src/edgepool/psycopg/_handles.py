@@ -16,8 +16,9 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from operator import methodcaller
 from sys import getrefcount
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeAlias, TypeVar, cast
 from weakref import ref
 
 import psycopg
@@ -117,7 +118,8 @@ class Refusal(int):
         return f"{how} {place(note)}"
 
 
-def _refusal(find: Callable[[], PGconn | None], note: Note) -> PGconn:
+def refusal_of(find: Callable[[], PGconn | None], note: Note) -> PGconn:
+    """Make what refuses, for a session that `find` leads to while it lives."""
     # Made often: so without an __init__.
     refusal = Refusal(ConnStatus.NEEDED)
     refusal.find = find
@@ -125,44 +127,53 @@ def _refusal(find: Callable[[], PGconn | None], note: Note) -> PGconn:
     return cast("PGconn", refusal)
 
 
-class Adapters(AdaptersMap):
-    """The adapters of a connection, which its session forgets when they are changed."""
+Change: TypeAlias = Callable[[Any], None]
+"""A change of adapters, which can be made to others as well."""
 
-    def __init__(self, session: Session[Any]) -> None:
-        super().__init__(session.template or global_adapters)
-        self._session = ref(session)
-        self.types = Types(self.types, self._session)
+
+class Adapters(AdaptersMap):
+    """The adapters of a connection, that tell when they are changed.
+
+    Args:
+        template: what they begin with. Default: psycopg's global ones.
+        changed: called with each change before it is made.
+    """
+
+    def __init__(
+        self, template: AdaptersMap | None, changed: Callable[[Change], object]
+    ) -> None:
+        super().__init__(template or global_adapters)
+        self._changed = changed
+        self.types = Types(self.types, changed)
 
     def register_dumper(self, cls: Any, dumper: Any) -> None:
         """See psycopg."""
-        self._are_changed()
+        self._changed(methodcaller("register_dumper", cls, dumper))
         super().register_dumper(cls, dumper)
 
     def register_loader(self, oid: Any, loader: Any) -> None:
         """See psycopg."""
-        self._are_changed()
+        self._changed(methodcaller("register_loader", oid, loader))
         super().register_loader(oid, loader)
-
-    def _are_changed(self) -> None:
-        _forget_adapters(self._session)
 
 
 class Types(TypesRegistry):
     """The types of a connection's adapters; for a change of them the same holds."""
 
     def __init__(
-        self, template: TypesRegistry, session: Callable[[], Session[Any] | None]
+        self, template: TypesRegistry, changed: Callable[[Change], object]
     ) -> None:
         super().__init__(template)
-        self._session = session
+        self._changed = changed
 
     def add(self, info: TypeInfo) -> None:
         """See psycopg."""
-        _forget_adapters(self._session)
+        self._changed(lambda adapters: adapters.types.add(info))
         super().add(info)
 
 
-def _forget_adapters(find: Callable[[], Session[Any] | None]) -> None:
+def _forget_adapters(find: Callable[[], Session[Any] | None], change: Change) -> None:
+    """Have a session forget the adapters that are changed; the next is to have none."""
     if (session := find()) is not None:
         session.adapters = None
 
@@ -251,7 +262,7 @@ class Session(Generic[C]):
         """Make a new connection and its entry known to each other."""
         self.tether = entry.tether
         self.find = ref(self.pgconn)
-        self.refusal = _refusal(self.find, entry.tether.note)
+        self.refusal = refusal_of(self.find, entry.tether.note)
         self.tied = ref(entry, partial(_end_with_entry, self.find, os.getpid()))
         entry.weak = ref(conn)
         # As psycopg does, but for whichever object stands for the session.
@@ -267,21 +278,26 @@ class Session(Generic[C]):
         Attribute by attribute: after any use of `__dict__` an object is for ever slow,
         as Python sees it. So the first one, of which the names are learnt, is no spare.
         """
-        spare = conn if self.names else None
-        if not self.names:
-            names = (*vars(conn), *_slots(type(conn)))
-            self.names = tuple(name for name in names if name != "pgconn")
+        spare = conn if self.knows_names(conn) else None
         fresh = object.__new__(type(conn))
         for name in self.names:
             setattr(fresh, name, getattr(conn, name, None))
         # Last: psycopg's finaliser takes what has none for what never was open.
-        fresh.pgconn = _refusal(self.find, Note())
+        fresh.pgconn = refusal_of(self.find, Note())
         # Its own: who uses the old one is to be refused, not to wait for the next
         # borrower, nor that one for him.
         fresh.lock = self.new_lock()  # type: ignore[attr-defined]
         if self.close is not None:
             fresh.close = self.close(ref(fresh))  # type: ignore[attr-defined]
         return spare, fresh
+
+    def knows_names(self, conn: C) -> bool:
+        """Tell whether the names of the attributes are known; else learn them."""
+        if self.names:
+            return True
+        names = (*vars(conn), *_slots(type(conn)))
+        self.names = tuple(name for name in names if name != "pgconn")
+        return False
 
     def restore(self, conn: C) -> None:
         """Give the connection's attributes the values that `configure` has left."""
@@ -302,7 +318,8 @@ class Session(Generic[C]):
         conn._notice_handlers = list(notice_handlers)
         conn._notify_handlers = list(notify_handlers)
         if conn._adapters is not self.adapters:
-            conn._adapters = self.adapters = Adapters(self)
+            changed = partial(_forget_adapters, ref(self))
+            conn._adapters = self.adapters = Adapters(self.template, changed)
 
 
 def _slots(cls: type) -> Iterator[str]:
@@ -345,24 +362,55 @@ def renewed(conn: C) -> C:
         session.spare, fresh = session.copies(conn)
     else:
         session.spare, fresh = conn, session.spare
-    old: Any = conn
     new: Any = fresh
-    new._edgepool = session
     if new.lock.locked():  # a generator that was not finished has left it behind
         new.lock = session.new_lock()
+    _hand_over(conn, fresh, session, entry, new.pgconn)
+    entry.resource = fresh
+    return fresh
+
+
+def moved(conn: C, fresh: C) -> list[str]:
+    """Have another object stand for a session that is lent.
+
+    Whatever the other one lacks it gets: also what `configure` has invented.
+
+    Returns:
+        The names of the attributes that it has got.
+    """
+    old: Any = conn
+    new: Any = fresh
+    session: Session[C] = old._edgepool
+    spare = conn if session.knows_names(conn) else None
+    got = [name for name in session.names if not hasattr(new, name)]
+    for name in got:
+        setattr(new, name, getattr(old, name, None))
+    if session.close is not None:
+        new.close = session.close(ref(fresh))
+    refusal = refusal_of(session.find, Note())
+    _hand_over(conn, fresh, session, session.entry, refusal)
+    old._pool = None
+    session.spare = spare
+    return got
+
+
+def _hand_over(
+    conn: C, fresh: C, session: Session[C], entry: Entry[C], refusal: Any
+) -> None:
+    """Have an object stand for a session in the place of another, which refuses."""
+    old: Any = conn
+    new: Any = fresh
     new._notifies_backlog = old._notifies_backlog or deque()
     session.restore(fresh)
-    refusal: Any = new.pgconn
     session.tether.note = refusal.note
+    entry.weak = ref(fresh)
+    new._edgepool = session
     # Nothing that the two would share is left to the old one.
     old._adapters = old._notice_handlers = old._notify_handlers = old._prepared = (
         old.pgconn
     ) = session.refusal
     old._edgepool = None
     session.refusal = refusal
-    entry.weak = ref(fresh)
-    entry.resource = fresh
-    return fresh
 
 
 def pgconn_behind(conn: BaseConnection[Any]) -> PGconn | None:

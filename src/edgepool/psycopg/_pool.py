@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from sys import _getframe
 from time import monotonic
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, overload
 
 import psycopg_pool
 from psycopg import Connection
@@ -33,6 +33,7 @@ from ._credentials import CredentialsProvider
 from ._direct import DirectConnection
 from ._error_classes import Classify
 from ._face import NullFace, PsycopgFace, own_engine
+from ._lazy import LazyLease
 from ._leases import ConnectionLease, lend, take_back
 from ._listen import Listener
 from ._pooler import Asked
@@ -195,7 +196,19 @@ class ConnectionPool(
     def __del__(self) -> None:
         """Do nothing; psycopg_pool waits for its threads here, edgepool has none."""
 
-    def connection(self, timeout: float | None = None) -> ConnectionLease[CT]:  # type: ignore[override]
+    @overload  # type: ignore[override]
+    def connection(
+        self, timeout: float | None = None, *, lazy: Literal[False] = False
+    ) -> ConnectionLease[CT]: ...
+
+    @overload
+    def connection(
+        self, timeout: float | None = None, *, lazy: Literal[True]
+    ) -> LazyLease[CT]: ...
+
+    def connection(
+        self, timeout: float | None = None, *, lazy: bool = False
+    ) -> ConnectionLease[CT]:
         """Return a context manager that borrows a connection and returns it at the end.
 
         At the end an open transaction is committed, or rolled back on an exception, as
@@ -205,14 +218,18 @@ class ConnectionPool(
             timeout: how long the borrow may take, in seconds; the queue, the connect
                 and the check together. 0: take an idle connection, or be refused at
                 once. Default: the pool's `timeout`.
+            lazy: borrow at the first statement of the block, and not on entering; if
+                there is none, nothing is borrowed. Such a lease can be `released()`.
 
-        Raises (on entering):
+        Raises (on entering; or, if lazy, at the first statement):
             PoolTimeout: none became available in time.
             ConnectFailed: connecting fails, and waiting would not help.
             TooManyRequests: `max_waiting` others wait already.
             PoolOverloaded: more come than can be served; see `shed_target`.
             PoolClosed: the pool is not open, or was closed meanwhile.
         """
+        if lazy:
+            return LazyLease(self, timeout)
         return ConnectionLease(self, timeout)
 
     def getconn(self, timeout: float | None = None) -> CT:
