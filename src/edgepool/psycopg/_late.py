@@ -27,7 +27,7 @@ from ._adapter_base import IDLE, UNKNOWN, C, session_of
 from ._forked import is_forked
 from ._handles import Refusal, moved, refusal_of
 from ._leases import take_back
-from ._unborrowed import LOCAL, Choices, Unborrowed
+from ._unborrowed import CLOSE_CURSOR, LOCAL, Choices, Unborrowed
 
 if TYPE_CHECKING:
     from psycopg.abc import PQGen
@@ -130,7 +130,10 @@ class Late(Generic[C]):
 
     def is_done(self, gen: PQGen[Any]) -> bool:
         """Do what needs no server, while there is none; tell whether it was that."""
-        if _code(gen) not in LOCAL:
+        code = _code(gen)
+        if code is CLOSE_CURSOR:
+            return True
+        if code not in LOCAL:
             return False
         self._note_setter(gen)
         for _ in gen:

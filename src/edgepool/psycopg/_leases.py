@@ -24,6 +24,7 @@ from .._drivers.tasks import task_of
 from ._adapter_base import OK, C, session_of
 from ._forked import is_forked
 from ._handles import ALONE, Refusal, Session, renewed
+from ._unborrowed import Unborrowed
 
 if TYPE_CHECKING:
     from psycopg import BaseConnection
@@ -162,7 +163,9 @@ def _refuse(pool: PsycopgFace[C, Any], conn: C) -> None:
 def _not_lent(pool: PsycopgFace[C, Any], conn: C) -> ValueError:
     """Make the error for a connection that cannot be returned to this pool."""
     its = getattr(conn, "_pool", None)
-    if its is not None and its is not pool:
+    if isinstance(conn.pgconn, Unborrowed):
+        why = "nothing is borrowed yet for its block"
+    elif its is not None and its is not pool:
         why = f"it comes from pool {its.name!r}"
     elif hasattr(conn, "_edgepool"):
         refusal: Any = conn.pgconn

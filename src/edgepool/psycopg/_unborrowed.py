@@ -45,6 +45,9 @@ LOCAL: Final[dict[CodeType, str | None]] = {
     BaseConnection._rollback_gen.__code__: None,
 }
 
+# Without a session there is no cursor in it to be closed.
+CLOSE_CURSOR: Final = psycopg.ServerCursor._close_gen.__code__
+
 
 class Unborrowed:
     """Stands in for libpq's connection while nothing is borrowed: open, and idle.
