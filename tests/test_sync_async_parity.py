@@ -14,8 +14,10 @@ import edgepool
 from edgepool.psycopg import (
     AsyncConnectionLease,
     AsyncDirectConnection,
+    AsyncLazyLease,
     ConnectionLease,
     DirectConnection,
+    LazyLease,
 )
 from edgepool.testing import AsyncFakeAdapter, FakeAdapter
 
@@ -28,6 +30,7 @@ PAIRS = {
     ),
     "Lease": (edgepool.Lease, edgepool.AsyncLease),
     "ConnectionLease": (ConnectionLease, AsyncConnectionLease),
+    "LazyLease": (LazyLease, AsyncLazyLease),
     "DirectConnection": (DirectConnection, AsyncDirectConnection),
     "Listener": (edgepool.Listener, edgepool.AsyncListener),
     "Adapter": (edgepool.Adapter, edgepool.AsyncAdapter),
@@ -52,7 +55,11 @@ TWO_WORDS = (
     ("AsyncConnection", "Connection"),
     ("AsyncConnectionPool", "ConnectionPool"),
     ("AsyncConnectionLease", "ConnectionLease"),
+    ("AsyncLazyLease", "LazyLease"),
     ("AsyncLease", "Lease"),
+    ("AsyncReleased", "Released"),
+    ("AsyncRowFactory", "RowFactory"),
+    ("AsyncCursor", "Cursor"),
     ("AsyncDirectConnection", "DirectConnection"),
     ("AsyncListener", "Listener"),
     ("TaskDriver", "ThreadDriver"),
@@ -144,7 +151,10 @@ def test_what_needs_no_waiting_needs_no_await(name):
         for name in public(asynchronous)
         if inspect.iscoroutinefunction(getattr(asynchronous, name, None))
     }
-    psycopgs = {"check_connection", "getconn", "putconn", "switch"}
+    psycopgs = {
+        *("check_connection", "getconn", "putconn", "switch"),
+        *("execute", "fetch_all", "fetch_one", "fetch_value"),
+    }
     if name == "Pool":
         psycopgs = set()
 

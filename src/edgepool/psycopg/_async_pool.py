@@ -36,6 +36,7 @@ from ._face import NullFace, PsycopgFace, own_engine
 from ._lazy import AsyncLazyLease
 from ._leases import AsyncConnectionLease, lend, take_back
 from ._listen import AsyncListener
+from ._one_shot import AsyncOneShots
 from ._pooler import Asked
 from ._role import Role
 from ._switch import move, scout
@@ -43,6 +44,7 @@ from ._switch import move, scout
 
 @own_engine
 class AsyncConnectionPool(
+    AsyncOneShots[ACT],
     PsycopgFace[ACT, AsyncAdapter[ACT]],
     AsyncPool[ACT],
     psycopg_pool.AsyncConnectionPool[ACT],

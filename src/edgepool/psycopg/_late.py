@@ -241,8 +241,8 @@ class Late(Generic[C]):
         self._has_ended = True
         _drop(conn, "wait")
         _drop(conn, "execute")
-        pgconn: Any = None if is_forked(conn) else conn.pgconn
-        if pgconn is not self._stand_in or session_of(conn) is not None:
+        mine: Any = conn
+        if is_forked(conn) or mine.pgconn is not self._stand_in or mine._edgepool:
             return True
         note = Note()
         note.code, note.offset = self._code, self._offset

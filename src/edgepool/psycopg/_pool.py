@@ -36,6 +36,7 @@ from ._face import NullFace, PsycopgFace, own_engine
 from ._lazy import LazyLease
 from ._leases import ConnectionLease, lend, take_back
 from ._listen import Listener
+from ._one_shot import OneShots
 from ._pooler import Asked
 from ._role import Role
 from ._switch import move, scout
@@ -43,7 +44,10 @@ from ._switch import move, scout
 
 @own_engine
 class ConnectionPool(
-    PsycopgFace[CT, Adapter[CT]], Pool[CT], psycopg_pool.ConnectionPool[CT]
+    OneShots[CT],
+    PsycopgFace[CT, Adapter[CT]],
+    Pool[CT],
+    psycopg_pool.ConnectionPool[CT],
 ):
     """A pool of psycopg connections, for threads.
 
