@@ -14,6 +14,9 @@ from ._core import Note
 
 PACKAGE = __name__.rpartition(".")[0]
 
+# What a borrower may call that borrows: its frames are not his, either.
+NOT_HIS = (PACKAGE, "psycopg")
+
 
 def place(note: Note) -> str:
     """Tell the file and line of a note."""
@@ -28,15 +31,15 @@ def _line(code: CodeType | None, offset: int) -> str:
 
 
 def place_of_caller() -> str:
-    """Tell from where edgepool was called, by the thread or task that runs now."""
+    """Tell where the thread or task that runs now has asked for a connection."""
     frame: FrameType | None = _getframe(1)
-    while frame is not None and _is_ours(frame):
+    while frame is not None and not _is_his(frame):
         frame = frame.f_back
     if frame is None:
         return _line(None, 0)
     return _line(frame.f_code, frame.f_lasti)
 
 
-def _is_ours(frame: FrameType) -> bool:
+def _is_his(frame: FrameType) -> bool:
     module: str = frame.f_globals.get("__name__", "")
-    return module == PACKAGE or module.startswith(f"{PACKAGE}.")
+    return module.partition(".")[0] not in NOT_HIS

@@ -339,6 +339,40 @@ async def real_dead(pool, sessions):
     await use(pool, "select 1")
 
 
+async def real_lazy(pool, sessions):
+    lease = pool.connection(lazy=True)
+    async with lease as conn:
+        async with conn.transaction():
+            await conn.execute("select 1")
+        async with lease.released():
+            await asyncio.sleep(0)
+        await conn.execute("select 2")
+
+
+async def real_lazy_wait(pool, sessions):
+    async with pool.connection(), pool.connection() as conn:
+        waiting = asyncio.ensure_future(real_lazy(pool, sessions))
+        await conn.execute("select pg_sleep(0.002)")
+    try:
+        await waiting
+    finally:
+        await asyncio.wait([waiting])
+
+
+async def real_lazy_after_a_wait(pool, sessions):
+    async with pool.connection(lazy=True) as conn:
+        others = [asyncio.ensure_future(use(pool, "select 1")) for _ in range(3)]
+        try:
+            await conn.execute("select 1")
+            await conn.commit()
+        finally:
+            await asyncio.wait(others)
+
+
+async def real_one_shot(pool, sessions):
+    await pool.fetch_value("select %s", [1])
+
+
 @pytest.mark.parametrize(
     "act",
     [
@@ -350,6 +384,10 @@ async def real_dead(pool, sessions):
         real_check,
         real_drain,
         real_dead,
+        real_lazy,
+        real_lazy_wait,
+        real_lazy_after_a_wait,
+        real_one_shot,
     ],
 )
 @pytest.mark.parametrize("with_check", [False, True], ids=["probed", "checked"])

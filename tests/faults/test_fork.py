@@ -335,6 +335,50 @@ async def leave(lease):
         lease.__exit__(None, None, None)
 
 
+async def test_what_the_parent_would_borrow_late_the_child_borrows_for_itself(
+    colour, conninfo, server
+):
+    async def in_the_child():
+        got = []
+        for conn in (unused, released):
+            got.append(await fetch(conn, "select pg_backend_pid()"))
+            await result(conn.commit())
+        with pytest.raises(BorrowedBeforeFork):
+            await execute(used, "select 1")
+        for lease in leases:
+            await leave(lease)
+        gc.collect()
+        return got, size(pool), pool.statistics().in_use
+
+    async with colour.pool(conninfo, min_size=1, max_size=2) as pool:
+        leases = [pool.connection(lazy=True) for _ in range(3)]
+        unused, used, released = [await enter(lease) for lease in leases]
+        await execute(released, "select 1")
+        await result(released.commit())
+        backend = await fetch(used, "select pg_backend_pid()")
+        async with entered(leases[2].released()):
+            pass
+        pids, *numbers = await Child(colour, in_the_child).outcome()
+
+        assert [2, 0] == numbers
+        assert backend not in pids
+
+        for conn in (unused, used, released):
+            assert 1 == await fetch(conn, "select 1")
+
+            if conn is not used:
+                await result(conn.commit())
+                await leave(leases[0 if conn is unused else 2])
+        await leave(leases[1])
+        await conserved(pool, server, application_name(conninfo))
+
+
+async def enter(lease):
+    return await result(
+        lease.__aenter__() if hasattr(lease, "__aenter__") else lease.__enter__()
+    )
+
+
 async def test_what_the_parent_has_borrowed_may_be_returned_in_the_child(
     colour, conninfo, server
 ):

@@ -115,10 +115,32 @@ def close_in_a_transaction(pool):
     conn.close()
 
 
+def use_lazily(pool):
+    lease = pool.connection(lazy=True)
+    with lease as conn:
+        conn.autocommit = True
+        conn.cursor().execute("select 1")
+        with lease.released():
+            pass
+        conn.execute("select 1")
+
+
+def leave_lazily(pool):
+    with pool.connection(lazy=True) as conn:
+        conn.execute("select 1")
+
+
+def fetch(pool):
+    pool.fetch_value("select 1")
+
+
 @pytest.mark.parametrize(
     ("act", "settings"),
     [
         (use_a_block, {}),
+        (use_lazily, {}),
+        (leave_lazily, {}),
+        (fetch, {}),
         (commit, {}),
         (get_and_put, {}),
         (get_and_put, {"check": ConnectionPool.check_connection}),

@@ -67,6 +67,7 @@ class Late(Generic[C]):
         # Where the lease was entered: whatever is borrowed for it, is borrowed there.
         self._code, self._offset = frame.f_code, frame.f_lasti
         self._has_ended = False
+        self._is_away = False
         self._stand_in = Unborrowed()
         self._choices = Choices()
         # Of the object's attributes, those that are of its session.
@@ -110,8 +111,10 @@ class Late(Generic[C]):
         mine: Any = conn
         mine.execute = partial(self._execute, ref(conn), self)
         mine._pool = self
-        if mine._closed:
+        if mine._closed:  # by the borrower, and for good
             self._stand_in.finish()
+        else:
+            self._stand_in.begin()
         mine.pgconn = self._stand_in
 
     # --- a statement --------------------------------------------------------------
@@ -163,15 +166,14 @@ class Late(Generic[C]):
         """Have who wanted to use a connection know that there is none to undo it on."""
         asker = _asker(gen)
         if isinstance(getattr(asker, "pgconn", None), Unborrowed):
-            asker.pgconn = gone = Unborrowed()
-            gone.finish()
+            asker.pgconn = Unborrowed()  # one that is closed
 
     def take_over(self, conn: C, lent: C) -> None:
         """Give the object the session of a connection that was borrowed for it."""
         mine: Any = conn
         choose = self._choices.made(conn)
-        mine._pool = self.pool
         self._lent = moved(lent, conn)
+        mine._pool = self.pool
         choose()
         session = session_of(conn)
         note = session.tether.note
@@ -195,6 +197,7 @@ class Late(Generic[C]):
         if isinstance(pgconn, Refusal):
             pgconn.refuse()
         if pgconn is self._stand_in:
+            self._is_away = True
             note = Note()
             note.code, note.offset, note.returned = frame.f_code, frame.f_lasti, True
             conn.pgconn = self._refusal(note)
@@ -204,6 +207,7 @@ class Late(Generic[C]):
                 f"the connection cannot be released while {what}"
             )
         self._kept = self._choices.kept(conn, session_of(conn))
+        self._is_away = True
         take_back(self.pool, conn, frame, clean=False)
         for name in self._lent:
             _drop(conn, name)
@@ -233,6 +237,7 @@ class Late(Generic[C]):
             setattr(conn, name, value)
         self._kept = {}
         self._let_wait(conn)
+        self._is_away = False
 
     # --- the end ------------------------------------------------------------------
 
@@ -242,8 +247,10 @@ class Late(Generic[C]):
         _drop(conn, "wait")
         _drop(conn, "execute")
         mine: Any = conn
-        if is_forked(conn) or mine.pgconn is not self._stand_in or mine._edgepool:
+        if is_forked(conn) or not (self._is_away or mine._pool is self):
             return True
+        # There is one if who borrowed or returned it was interrupted; then it is lost.
+        mine._edgepool = None
         note = Note()
         note.code, note.offset = self._code, self._offset
         conn.pgconn = self._refusal(note)

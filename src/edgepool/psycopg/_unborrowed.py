@@ -65,6 +65,10 @@ class Unborrowed:
     user = db = b"nothing borrowed"
 
     def __init__(self) -> None:
+        self.finish()
+
+    def begin(self) -> None:
+        """Be open. Not before the object has all that it needs, its finaliser too."""
         self.status = ConnStatus.OK
 
     def finish(self) -> None:
