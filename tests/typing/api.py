@@ -225,6 +225,17 @@ def with_callbacks() -> None:
 
 
 def past_the_pool(pool: ConnectionPool[MyConnection], null: NullConnectionPool) -> None:
+    lease = pool.connection(lazy=True)
+    with lease as late:
+        assert_type(late, MyConnection)
+        with lease.released():
+            pass
+    with pool.connection(5, lazy=bool(pool.closed)) as either:
+        assert_type(either, MyConnection)
+    assert_type(pool.fetch_one("select 1", row_factory=dict_row), DictRow | None)
+    assert_type(pool.fetch_all("select %s", [1], row_factory=dict_row), list[DictRow])
+    pool.fetch_value("select 1", timeout=1.0, prepare=True, binary=True)
+    pool.execute("select 1").fetchall()
     with pool.direct(timeout=5) as conn:
         assert_type(conn, MyConnection)
     with null.direct() as plain:
@@ -240,6 +251,13 @@ def past_the_pool(pool: ConnectionPool[MyConnection], null: NullConnectionPool) 
 
 
 async def past_the_async_pool(pool: AsyncConnectionPool[MyAsyncConnection]) -> None:
+    lease = pool.connection(lazy=True)
+    async with lease as late:
+        assert_type(late, MyAsyncConnection)
+        async with lease.released():
+            pass
+    assert_type(await pool.fetch_one("select 1", row_factory=dict_row), DictRow | None)
+    await (await pool.execute("select 1")).fetchall()
     async with pool.direct() as conn:
         assert_type(conn, MyAsyncConnection)
     async with pool.listen("a") as events:

@@ -219,6 +219,11 @@ class AsyncConnectionPool(
         self, timeout: float | None = None, *, lazy: Literal[True]
     ) -> AsyncLazyLease[ACT]: ...
 
+    @overload
+    def connection(
+        self, timeout: float | None = None, *, lazy: bool
+    ) -> AsyncConnectionLease[ACT]: ...
+
     def connection(
         self, timeout: float | None = None, *, lazy: bool = False
     ) -> AsyncConnectionLease[ACT]:

@@ -210,6 +210,11 @@ class ConnectionPool(
         self, timeout: float | None = None, *, lazy: Literal[True]
     ) -> LazyLease[CT]: ...
 
+    @overload
+    def connection(
+        self, timeout: float | None = None, *, lazy: bool
+    ) -> ConnectionLease[CT]: ...
+
     def connection(
         self, timeout: float | None = None, *, lazy: bool = False
     ) -> ConnectionLease[CT]:
