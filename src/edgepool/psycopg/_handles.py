@@ -387,6 +387,7 @@ def moved(conn: C, fresh: C) -> list[str]:
         setattr(new, name, getattr(old, name, None))
     if session.close is not None:
         new.close = session.close(ref(fresh))
+    new._adapters = old._adapters  # nobody else has them
     refusal = refusal_of(session.find, Note())
     _hand_over(conn, fresh, session, session.entry, refusal)
     old._pool = None

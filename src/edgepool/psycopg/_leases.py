@@ -163,7 +163,7 @@ def _refuse(pool: PsycopgFace[C, Any], conn: C) -> None:
 def _not_lent(pool: PsycopgFace[C, Any], conn: C) -> ValueError:
     """Make the error for a connection that cannot be returned to this pool."""
     its = getattr(conn, "_pool", None)
-    if isinstance(conn.pgconn, Unborrowed):
+    if isinstance(getattr(conn, "pgconn", None), Unborrowed):
         why = "nothing is borrowed yet for its block"
     elif its is not None and its is not pool:
         why = f"it comes from pool {its.name!r}"
