@@ -10,6 +10,7 @@ import threading
 import time
 from functools import partial
 
+import anyio
 import psycopg
 import pytest
 
@@ -343,6 +344,27 @@ async def test_a_cancelled_query_is_ended_on_the_server(conninfo, server, sessio
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+        await ended_at_once(sessions)
+        await conserved(pool, server, application_name(conninfo))
+
+
+async def test_a_query_is_ended_on_the_server_also_if_it_is_cancelled_again_and_again(
+    conninfo, server, sessions
+):
+    """As anyio does, and so Starlette: at each await of what is to end."""
+    async with AsyncConnectionPool(conninfo, min_size=2) as pool:
+
+        async def ask():
+            with anyio.CancelScope() as scope:
+                scopes.append(scope)
+                async with pool.connection() as conn:
+                    await conn.execute("select pg_sleep(60)")
+
+        scopes = []
+        task = asyncio.create_task(ask())
+        await eventually(lambda: sessions.states["active"])
+        scopes[0].cancel()
+        await task
         await ended_at_once(sessions)
         await conserved(pool, server, application_name(conninfo))
 

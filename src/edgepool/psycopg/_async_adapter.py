@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from functools import partial
 from sys import _getframe
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import psycopg
 from psycopg_pool.abc import ACT
@@ -25,12 +28,14 @@ from ._adapter_base import (
     result_of,
     session_of,
 )
-from ._cancel import send_async
+from ._cancel import request_cancel, send_async
 from ._handles import pgconn_behind
 from ._leases import take_back
 from ._session import tidied
 
 if TYPE_CHECKING:
+    from psycopg.pq.abc import PGconn
+
     from ._credential_sources import TaskCredentials
     from ._credentials import Held
 
@@ -138,6 +143,30 @@ class AsyncConnectionAdapter(CommonAdapter[ACT]):
                 await type(mine).close(mine)
 
         return close
+
+    def _begin_session(self, conn: ACT) -> None:
+        super()._begin_session(conn)
+        # What psycopg calls when the task of a statement is cancelled.
+        conn._try_cancel = partial(self._end_query, ref(conn.pgconn))  # type: ignore[method-assign]
+
+    async def _end_query(
+        self, find: Callable[[], PGconn | None], *, timeout: float = 0.0
+    ) -> None:
+        """Have the server end the query of a task that is cancelled.
+
+        As psycopg does. But anyio goes on to cancel, at each await, and then psycopg
+        gives the connection up, with what the server is doing: that is for `cancel`.
+        """
+        pgconn = find()
+        if pgconn is None or (request := request_cancel(pgconn)) is None:
+            return
+        try:
+            with suppress(psycopg.Error, OSError):
+                await send_async(request, pgconn)
+        except BaseException:
+            if (request := request_cancel(pgconn)) is not None:
+                self._requests[pgconn] = request
+            raise
 
     async def cancel(self, conn: ACT, /) -> None:
         """Have the server end what it is doing for what is to be closed."""
