@@ -348,8 +348,9 @@ async def test_a_cancelled_query_is_ended_on_the_server(conninfo, server, sessio
         await conserved(pool, server, application_name(conninfo))
 
 
+@pytest.mark.parametrize("lazy", [False, True], ids=["at once", "lazy"])
 async def test_a_query_is_ended_on_the_server_also_if_it_is_cancelled_again_and_again(
-    conninfo, server, sessions
+    conninfo, server, sessions, lazy
 ):
     """As anyio does, and so Starlette: at each await of what is to end."""
     async with AsyncConnectionPool(conninfo, min_size=2) as pool:
@@ -357,7 +358,7 @@ async def test_a_query_is_ended_on_the_server_also_if_it_is_cancelled_again_and_
         async def ask():
             with anyio.CancelScope() as scope:
                 scopes.append(scope)
-                async with pool.connection() as conn:
+                async with pool.connection(lazy=lazy) as conn:
                     await conn.execute("select pg_sleep(60)")
 
         scopes = []

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound="BaseConnection[Any]")
 
+# What a pool gives its connections in the place of what their class has.
+OWN = ("_try_cancel",)
+
 BAD = int(ConnStatus.BAD)
 ACTIVE = int(TransactionStatus.ACTIVE)
 
@@ -382,7 +385,8 @@ def moved(conn: C, fresh: C) -> list[str]:
     new: Any = fresh
     session: Session[C] = old._edgepool
     spare = conn if session.knows_names(conn) else None
-    got = [name for name in session.names if not hasattr(new, name)]
+    names = session.names
+    got = [name for name in names if name in OWN or not hasattr(new, name)]
     for name in got:
         setattr(new, name, getattr(old, name, None))
     if session.close is not None:

@@ -46,6 +46,9 @@ class Late(Generic[C]):
             object, this, and the arguments.
         execute: the same for `execute`, while nothing is borrowed.
         frame: of who enters the lease.
+        owner: the thread or task that does. If it is another one that borrows, nobody
+            knows who will return it, and it can be said of nobody that he would wait
+            for himself.
     """
 
     # It stands where a connection has its pool, and nothing is borrowed. No pool that
@@ -59,14 +62,18 @@ class Late(Generic[C]):
         wait: Callable[..., Any],
         execute: Callable[..., Any],
         frame: FrameType,
+        owner: int,
     ) -> None:
         self.pool = pool
+        self.owner = owner
         self.timeout = timeout
         self._wait = wait
         self._execute = execute
         # Where the lease was entered: whatever is borrowed for it, is borrowed there.
         self._code, self._offset = frame.f_code, frame.f_lasti
         self._has_ended = False
+        # Has one item, but while somebody gives the object a session; none in the end.
+        self._turn: list[None] = [None]
         self._is_away = False
         self._stand_in = Unborrowed()
         self._choices = Choices()
@@ -170,19 +177,31 @@ class Late(Generic[C]):
 
     def take_over(self, conn: C, lent: C) -> None:
         """Give the object the session of a connection that was borrowed for it."""
+        if not self._takes_turn():  # ended meanwhile, by another thread or task
+            take_back(self.pool, lent, None)
+            return
         mine: Any = conn
-        choose = self._choices.made(conn)
-        self._lent = moved(lent, conn)
-        mine._pool = self.pool
-        choose()
-        session = session_of(conn)
-        note = session.tether.note
-        note.code, note.offset = self._code, self._offset
-        conn.pgconn = session.pgconn
-        _drop(conn, "execute")
-        if self._has_ended:  # meanwhile, by another thread or task
-            with suppress(ValueError):  # it has seen to it
-                take_back(self.pool, conn, None)
+        try:
+            choose = self._choices.made(conn)
+            self._lent = moved(lent, conn)
+            mine._pool = self.pool
+            choose()
+            session = session_of(conn)
+            note = session.tether.note
+            note.code, note.offset = self._code, self._offset
+            conn.pgconn = session.pgconn
+            _drop(conn, "execute")
+        finally:
+            self._turn.append(None)
+        if self._has_ended and self._takes_turn():
+            take_back(self.pool, conn, None)
+
+    def _takes_turn(self) -> bool:
+        try:
+            self._turn.pop()
+        except IndexError:
+            return False
+        return True
 
     # --- in between ---------------------------------------------------------------
 
@@ -247,7 +266,11 @@ class Late(Generic[C]):
         _drop(conn, "wait")
         _drop(conn, "execute")
         mine: Any = conn
-        if is_forked(conn) or not (self._is_away or mine._pool is self):
+        if is_forked(conn):
+            return True
+        if not self._takes_turn():
+            return False  # another thread is borrowing, and sees to it
+        if not (self._is_away or mine._pool is self):
             return True
         # There is one if who borrowed or returned it was interrupted; then it is lost.
         mine._edgepool = None

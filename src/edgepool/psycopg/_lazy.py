@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from _thread import get_ident
 from collections.abc import Callable
 from sys import _getframe
 from types import TracebackType
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, cast
 import psycopg
 from psycopg_pool.abc import ACT, CT
 
+from .._drivers.tasks import task_of
 from ._late import Late, busy
 from ._leases import AsyncConnectionLease, ConnectionLease
 
@@ -37,7 +39,9 @@ class LazyLease(ConnectionLease[CT]):
     _late: Late[CT]
 
     def __enter__(self) -> CT:
-        self._late = Late(self._pool, self._timeout, _wait, _execute, _getframe(1))
+        self._late = Late(
+            *(self._pool, self._timeout, _wait, _execute, _getframe(1), get_ident())
+        )
         self._conn = self._late.object()
         return cast("CT", self._conn)
 
@@ -118,8 +122,12 @@ def _execute(
 
 
 def _borrow(late: Late[CT], conn: CT, gen: PQGen[Any] | None) -> None:
+    pool: Any = late.pool
     try:
-        lent = ConnectionLease[CT](late.pool, late.timeout).__enter__()
+        if late.owner == get_ident():
+            lent = ConnectionLease[CT](pool, late.timeout).__enter__()
+        else:
+            lent = pool.getconn(late.timeout)
     except BaseException:
         late.failed(gen)
         raise
@@ -134,8 +142,10 @@ class AsyncLazyLease(AsyncConnectionLease[ACT]):
     _late: Late[ACT]
 
     async def __aenter__(self) -> ACT:
+        pool = self._pool
+        owner = id(task_of(pool._engine.loop))
         self._late = Late(
-            self._pool, self._timeout, _wait_async, _execute_async, _getframe(1)
+            *(pool, self._timeout, _wait_async, _execute_async, _getframe(1), owner)
         )
         self._conn = self._late.object()
         return cast("ACT", self._conn)
@@ -214,8 +224,12 @@ async def _execute_async(
 
 
 async def _borrow_async(late: Late[ACT], conn: ACT, gen: PQGen[Any] | None) -> None:
+    pool: Any = late.pool
     try:
-        lent = await AsyncConnectionLease[ACT](late.pool, late.timeout).__aenter__()
+        if late.owner == id(task_of(pool._engine.loop)):
+            lent = await AsyncConnectionLease[ACT](pool, late.timeout).__aenter__()
+        else:
+            lent = await pool.getconn(late.timeout)
     except BaseException:
         late.failed(gen)
         raise
