@@ -33,6 +33,9 @@ LAYERS = {
     "__init__": {"_adapter", "_async", "_core", "_errors", "_sync", "psycopg"},
     # Beside the pool, not in it.
     "testing": set(),
+    # What a framework uses; each is imported by who uses that.
+    "starlette": {"__init__"},
+    "fastapi": {"__init__", "starlette"},
 }
 
 EFFECTS = {
@@ -87,9 +90,13 @@ def imports_of(path):
 
 
 def own_layers(path):
-    """Give the layers of edgepool that a module imports from."""
+    """Give the layers of edgepool that a module imports from.
+
+    What is no layer is a public name, as in `from .. import ConnectionPool`.
+    """
     names = [name.split(".") for name in imports_of(path)]
-    return {name[1] for name in names if name[0] == "edgepool"}
+    own = {name[1] for name in names if name[0] == "edgepool"}
+    return {name if name in LAYERS else "__init__" for name in own}
 
 
 def packages(path):
