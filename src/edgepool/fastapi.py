@@ -122,5 +122,6 @@ class _EndsInThread:
         except get_cancelled_exc_class() as cancelled:
             # asyncio's own does not mind the shield, and may come before there is a
             # thread. The one that is begun here nobody can wait for.
-            Thread(target=end, args=(type(cancelled), cancelled, None)).start()
+            args = (type(cancelled), cancelled, None)
+            Thread(target=end, args=args, daemon=True).start()
             raise
