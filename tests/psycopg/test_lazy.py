@@ -804,3 +804,111 @@ async def settle(conn):
     """Use a connection, and leave nothing open."""
     await execute(conn, "select 1")
     await result(conn.commit())
+
+
+async def test_what_transactions_are_to_be_is_known_at_the_first(colour, conninfo):
+    query = "select current_setting('transaction_isolation')"
+    async with colour.pool(conninfo, min_size=1) as pool:
+        lease = pool.connection(lazy=True)
+        async with entered(lease) as conn:
+            await result(conn.set_isolation_level(psycopg.IsolationLevel.SERIALIZABLE))
+
+            assert "serializable" == await fetch(conn, query)
+
+            await result(conn.commit())
+            async with entered(lease.released()):
+                pass
+
+            assert "serializable" == await fetch(conn, query)
+        async with entered(pool.connection()) as conn:
+            assert "read committed" == await fetch(conn, query)
+
+
+# --- cursors from before there is a connection ----------------------------------------
+
+
+async def rows_of(cursor):
+    await result(cursor.execute("select 1 as n, 2::int8 as big"))
+    return await result(cursor.fetchall())
+
+
+async def configure_rows(conn):
+    conn.row_factory = dict_row
+    conn.adapters.register_loader("int8", TextLoader)
+
+
+async def test_a_cursor_is_what_it_would_be_of_a_connection(colour, conninfo):
+    kwargs = {"cursor_factory": named_of(colour, "ClientCursor")}
+    configure = colour.callback(configure_rows)
+    async with (
+        colour.pool(conninfo, min_size=1, kwargs=kwargs, configure=configure) as pool,
+        entered(pool.connection(lazy=True)) as conn,
+    ):
+        usual = conn.cursor()
+        told = conn.cursor(row_factory=tuple_row)
+        conn.row_factory = scalar_row
+        chosen = conn.cursor()
+        server_side = conn.cursor("named")
+
+        assert isinstance(usual, kwargs["cursor_factory"])
+        assert [{"n": 1, "big": "2"}] == await rows_of(usual)
+        assert [(1, "2")] == await rows_of(told)
+        assert [1] == await rows_of(chosen)
+        assert [1] == await rows_of(server_side)
+        await result(server_side.close())
+
+
+async def test_a_cursor_may_have_adapters_of_its_own(colour, conninfo):
+    async with (
+        colour.pool(conninfo, min_size=1) as pool,
+        entered(pool.connection(lazy=True)) as conn,
+    ):
+        cursor = conn.cursor()
+        cursor.adapters.register_loader("int4", TextLoader)
+
+        assert [("1", 2)] == await rows_of(cursor)
+
+
+async def test_what_a_cursor_cannot_become_is_refused(colour, conninfo):
+    async def configure(conn):
+        await configure_rows(conn)
+        conn.cursor_factory = named(conn, "ClientCursor")
+
+    async with (
+        colour.pool(conninfo, min_size=1, configure=colour.callback(configure)) as pool,
+        entered(pool.connection(lazy=True)) as conn,
+    ):
+        made = conn.cursor()
+        adapted = named(conn, "ClientCursor")(conn)
+        adapted.adapters.register_loader("int4", TextLoader)
+        for cursor, word in ((made, "cursor_factory"), (adapted, "adapters")):
+            error = await error_of(rows_of(cursor))
+
+            assert isinstance(error, psycopg.InterfaceError)
+            assert word in str(error)
+
+        cursor = await execute(conn, "select 1 as n")
+
+        assert isinstance(cursor, named(conn, "ClientCursor"))
+        assert [{"n": 1, "big": "2"}] == await rows_of(conn.cursor())
+
+
+def named_of(colour, kind):
+    return getattr(psycopg, f"Async{kind}" if colour.asynchronous else kind)
+
+
+async def test_a_cursor_keeps_nothing_of_an_earlier_session(colour, conninfo):
+    query = "select %s::text"
+    async with colour.pool(conninfo, min_size=1) as pool:
+        lease = pool.connection(lazy=True)
+        async with entered(lease) as conn:
+            cursor = named(conn, "ClientCursor")(conn)
+            await result(cursor.execute(query, ["it's"]))
+            await result(conn.commit())
+            async with entered(lease.released()):
+                other = await result(pool.getconn())
+                await result(other.close())
+                await result(pool.putconn(other))
+            await result(cursor.execute(query, ["it's"]))
+
+            assert ("it's",) == await result(cursor.fetchone())
