@@ -229,6 +229,7 @@ async def test_its_cursor_executes_nothing_more(colour, proxy):
         ("select row(1, 'text')::shot", None),
         ("select array[row(1, 'text')::shot]", None),
         ("select array['a', null], '[1,2]'::jsonb", ["a", None]),
+        ("select '[1,2]'::int4range, '{[1,2],[5,6]}'::int4multirange", None),
     ],
 )
 async def test_a_result_outlives_the_loan(colour, conninfo, admin, kind, query, value):

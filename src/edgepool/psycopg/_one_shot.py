@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, overload
 
 import psycopg
 from psycopg.rows import scalar_row
+from psycopg.types import TypeInfo
 from psycopg_pool.abc import ACT, CT
 
 from ._adapter_base import IDLE, session_of
@@ -25,9 +26,8 @@ R = TypeVar("R")
 # Of a session for which no isolation level and the like was chosen.
 USUAL: Final = (None, None, None)
 
-# The OIDs of what may have parts of any type.
-RECORDS: Final = (2249, 2287)
-FIRST_OF_USERS: Final = 16384
+# The OID of a value that has parts of any type.
+RECORD: Final = 2249
 
 
 class Call:
@@ -84,18 +84,24 @@ class Call:
 def complete(cursor: Any) -> Any:
     """Have a cursor need its connection for none of its results any more.
 
-    psycopg finds out how to load a type when it first meets it: in each result, and in
-    composite values only when they are loaded.
+    psycopg finds out how to load a type when it first meets it: in each result; and
+    when it is one that has parts, as late as their values are loaded.
     """
+    known = cursor.adapters.types
     for i, result in enumerate(cursor._results):
         if i:
             cursor.nextset()
         kinds = [result.ftype(column) for column in range(result.nfields)]
-        if any(kind in RECORDS or kind >= FIRST_OF_USERS for kind in kinds):
+        if any(_may_have_parts(kind, known.get(kind)) for kind in kinds):
             cursor._tx.load_rows(0, result.ntuples, tuple)
     if len(cursor._results) > 1:
         cursor._select_current_result(0)
     return cursor
+
+
+def _may_have_parts(kind: int, info: TypeInfo | None) -> bool:
+    # An array is known by its element, and a range by a subclass.
+    return type(info) is not TypeInfo or info.oid != kind or kind == RECORD
 
 
 class OneShots(Generic[CT]):
