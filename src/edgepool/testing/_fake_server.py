@@ -15,13 +15,14 @@ from threading import Condition
 from time import monotonic
 from weakref import WeakKeyDictionary
 
+from ._fake_faults import FakeFaults
 from ._fake_session import OPERATIONS, FakeEvent, FakeSession, Operation, Script, Step
 
 # For how long a test waits for what must have happened long ago, in seconds.
 PATIENCE = 30.0
 
 
-class FakeServer:
+class FakeServer(FakeFaults):
     """Something to connect to, that does as it is told.
 
     It is up at first, answers at once and takes everybody. The operations are

@@ -1,0 +1,101 @@
+"""What can happen to a server, done by a fake one for the length of a `with`."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Generator
+from contextlib import contextmanager
+from threading import Condition
+
+from ._fake_session import OPERATIONS, FakeSession, Operation, Script
+
+
+class FakeFaults:
+    """The methods of `Faults`, for a `FakeServer`."""
+
+    _changed: Condition
+    _refusal: BaseException | None
+    _scripts: dict[Operation, Script]
+
+    @abstractmethod
+    def kill(self, *sessions: FakeSession) -> None: ...
+
+    @abstractmethod
+    def refuse(self, error: BaseException) -> None: ...
+
+    @abstractmethod
+    def delay(self, operation: Operation, seconds: float) -> None: ...
+
+    @abstractmethod
+    def hang(self, operation: Operation) -> None: ...
+
+    @abstractmethod
+    def release(self, operation: Operation, count: int | None = None) -> None: ...
+
+    def lose_connections(self) -> None:
+        """End every session that there is; new ones are taken."""
+        self.kill()
+
+    @contextmanager
+    def refuse_connections(self) -> Generator[None, None, None]:
+        """Refuse connects; sessions go on."""
+        with self._refusing(ConnectionRefusedError("the server is down")):
+            yield
+
+    @contextmanager
+    def reject_connections(
+        self, sqlstate: str, message: str
+    ) -> Generator[None, None, None]:
+        """Answer connects with an error that has this text; sessions go on."""
+        with self._refusing(ConnectionError(f"{message} ({sqlstate})")):
+            yield
+
+    @contextmanager
+    def full(self) -> Generator[None, None, None]:
+        """Have no room for one more session; those that there are go on."""
+        with self.reject_connections("53300", "sorry, too many clients already"):
+            yield
+
+    @contextmanager
+    def restart(self) -> Generator[None, None, None]:
+        """End all sessions, and refuse connects until the end of the block."""
+        starting = "the database system is starting up"
+        with self.reject_connections("57P03", starting):
+            self.kill()
+            yield
+
+    @contextmanager
+    def slow(self, seconds: float) -> Generator[None, None, None]:
+        """Let every operation take so many seconds longer."""
+        if not seconds >= 0:
+            raise ValueError(f"seconds must be at least 0, not {seconds!r}")
+        before = {script: script.delay for script in self._scripts.values()}
+        for operation, script in self._scripts.items():
+            self.delay(operation, script.delay + seconds)
+        try:
+            yield
+        finally:
+            for script, delay in before.items():
+                script.delay = delay
+
+    @contextmanager
+    def black_hole(self) -> Generator[None, None, None]:
+        """Let every operation hang that begins in the block, up to its end."""
+        hanging = [o for o in OPERATIONS if not self._scripts[o].hanging]
+        for operation in hanging:
+            self.hang(operation)
+        try:
+            yield
+        finally:
+            for operation in hanging:
+                self.release(operation)
+
+    @contextmanager
+    def _refusing(self, error: BaseException) -> Generator[None, None, None]:
+        before = self._refusal
+        self.refuse(error)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._refusal = before

@@ -1,0 +1,385 @@
+"""One session of a server, in one transaction, for many clients.
+
+A listener speaks PostgreSQL's protocol to whoever connects, and passes on to the one
+session what they say. What begins and ends a transaction becomes what begins and ends a
+savepoint, so each client has transactions as on a connection of its own, and nothing is
+ever committed.
+
+A stack of savepoints has one top, so one client works at a time: who is in a
+transaction has the session until that ends. Another one may begin his inside it if the
+two are used by the same thread or task, which would else wait for itself.
+
+It all runs in the event loop of a thread of its own: it neither knows nor cares whether
+the clients are threads, tasks or other processes.
+"""
+
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from struct import unpack_from
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+
+from edgepool import PermanentError
+
+from ._address import HOST, conninfo
+from ._shared_client import CHECK, Client
+from ._wire import message, problem, without_delay
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGconn
+
+T = TypeVar("T")
+
+# What libpq and others are told at the beginning, of what the server has told us.
+TOLD: Final = (
+    *(
+        "application_name",
+        "client_encoding",
+        "DateStyle",
+        "default_transaction_read_only",
+    ),
+    *("in_hot_standby", "integer_datetimes", "IntervalStyle", "is_superuser"),
+    *("scram_iterations", "search_path", "server_encoding", "server_version"),
+    *("session_authorization", "standard_conforming_strings", "TimeZone"),
+)
+
+# How long the server may take to roll back at the end, in seconds.
+FAREWELL: Final = 5.0
+
+# A number that grows with whatever is written: each savepoint in which something is
+# written has a lock on its own transaction id, to the end of the transaction.
+WRITES: Final = (
+    "SELECT count(*) FROM pg_locks"
+    " WHERE locktype = 'transactionid' AND pid = pg_backend_pid()"
+)
+
+
+class Borrower(NamedTuple):
+    """Who uses a client, as far as that is known."""
+
+    owner: object = None
+    """The identity of a thread or a task. None: not known."""
+    place: str = ""
+    """Where it was borrowed: file and line."""
+
+
+class Answer(NamedTuple):
+    """What came of something that was sent for our own purposes."""
+
+    error: bytes | None
+    value: bytes | None
+
+
+class SharedSession:
+    """A session that many clients use.
+
+    Args:
+        pgconn: libpq's connection, which is not used any more from now on, but has to
+            live for as long as this.
+        patience: how long a transaction may be idle while another one waits, in
+            seconds.
+        borrower: tells who uses a client, by its number.
+
+    Raises:
+        PermanentError: the connection is encrypted, so nobody else can speak on it.
+    """
+
+    def __init__(
+        self, pgconn: PGconn, patience: float, borrower: Callable[[int], Borrower]
+    ) -> None:
+        if pgconn.ssl_in_use:
+            raise PermanentError(
+                "a transactional pool needs a connection that is not encrypted:"
+                " say sslmode=disable"
+            )
+        self.patience = patience
+        self.borrower = borrower
+        self.process: int = pgconn.backend_pid
+        told = {name: pgconn.parameter_status(name.encode()) for name in TOLD}
+        self.parameters = {k.encode(): v for k, v in told.items() if v is not None}
+        self._user, self._dbname = pgconn.user.decode(), pgconn.db.decode()
+        self._cancel = pgconn.get_cancel
+        self._pgconn = pgconn
+        self.lost = ""
+        self._clients: dict[int, Client] = {}
+        self._number = 0
+        # Who has a savepoint, the outermost first; who works on the session just now.
+        self._stack: list[Client] = []
+        self._busy: Client | None = None
+        self._answering: asyncio.Future[Answer] | None = None
+        self._error: bytes | None = None
+        self._value: bytes | None = None
+        self._listener = socket.create_server((HOST, 0), backlog=128)
+        self._port: int = self._listener.getsockname()[1]
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="edgepool-transaction", daemon=True
+        )
+        self._thread.start()
+        self._run(self._start())
+
+    def conninfo(self) -> str:
+        """Return what connects to the session."""
+        return conninfo(
+            {
+                **{"host": HOST, "port": str(self._port), "user": self._user},
+                **{"dbname": self._dbname, "sslmode": "disable"},
+                "gssencmode": "disable",
+            }
+        )
+
+    def close(self) -> None:
+        """Roll back, and end the session. Does nothing the second time."""
+        if self._loop.is_closed() or not self._thread.is_alive():
+            return
+        try:
+            self._run(self._stop())
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+            self._pgconn.finish()
+
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    async def _start(self) -> None:
+        # Another descriptor of the same socket: libpq keeps its own, and does not look.
+        taken = socket.socket(fileno=os.dup(self._pgconn.socket))
+        taken.setblocking(False)
+        self._in, self._out = await asyncio.open_connection(sock=taken)
+        without_delay(self._out)
+        self._hearing = asyncio.create_task(self._hear())
+        self._changed = asyncio.Event()
+        self._quiet_since: float | None = self._loop.time()
+        await self.ask("BEGIN")
+        self._server = await asyncio.start_server(self._arrived, sock=self._listener)
+
+    async def _stop(self) -> None:
+        self._server.close()
+        serving = [c.task for c in self._clients.values() if c.task is not None]
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
+        if not self.lost:
+            # Not before it has rolled back: what comes next is not to wait for locks.
+            self._out.write(message(b"Q", b"ROLLBACK\0") + message(b"X"))
+            await asyncio.wait({self._hearing}, timeout=FAREWELL)
+        self._hearing.cancel()
+        await asyncio.gather(self._hearing, return_exceptions=True)
+        self._out.close()
+        with suppress(OSError):
+            await self._out.wait_closed()
+        await self._loop.shutdown_default_executor()
+
+    async def _arrived(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._number += 1
+        client = Client(self, self._number, reader, writer)
+        self._clients[client.number] = client
+        try:
+            await client.run()
+        except (asyncio.CancelledError, OSError, asyncio.IncompleteReadError):
+            pass  # a task of asyncio's own, which would report it
+        finally:
+            del self._clients[client.number]
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+    # --- the server's side --------------------------------------------------------
+
+    def send(self, kind: bytes, body: bytes) -> None:
+        """Say something to the server."""
+        self._out.write(message(kind, body))
+
+    async def ask(self, sql: str) -> Answer:
+        """Have the server do something for our own purposes.
+
+        Raises:
+            ConnectionError: the session has ended.
+        """
+        if self.lost:
+            raise ConnectionError(self.lost)
+        self._answering = self._loop.create_future()
+        self._error = self._value = None
+        self.send(b"Q", sql.encode() + b"\0")
+        return await self._answering
+
+    async def _hear(self) -> None:
+        try:
+            while True:
+                head = await self._in.readexactly(5)
+                (length,) = unpack_from("!I", head, 1)
+                body = await self._in.readexactly(length - 4)
+                self._heard(head[:1], body)
+        except (asyncio.IncompleteReadError, OSError):
+            self._end("the session of the transactional pool has ended")
+
+    def _heard(self, kind: bytes, body: bytes) -> None:
+        if kind == b"S":
+            name, value, _ = body.split(b"\0")
+            self.parameters[name] = value
+            for client in self._clients.values():
+                client.tell(kind, body)
+        elif kind == b"Z" and body == b"I" and self._stack:
+            self._end("the transaction of the transactional pool has ended")
+        elif self._answering is None:
+            if self._busy is not None:
+                self._busy.answer(kind, body)
+        elif kind == b"E":
+            self._error = self._error or body
+        elif kind == b"D":
+            self._value = body[6:]
+        elif kind == b"Z":
+            answering, self._answering = self._answering, None
+            answering.set_result(Answer(self._error, self._value))
+
+    def _end(self, why: str) -> None:
+        """Send everybody away: there is no transaction any more."""
+        self.lost = why
+        if self._answering is not None and not self._answering.done():
+            self._answering.set_exception(ConnectionError(why))
+            self._answering.exception()  # there may be nobody to look at it
+        for client in self._clients.values():
+            client.tell(*problem("57P01", why))
+            if client.task is not None:
+                client.task.cancel()
+
+    async def cancel(self, process: int, key: int) -> None:
+        """Have the server end what a client has it do, if it is the one."""
+        if self._busy is not None and (process, key) == (self.process, self._busy.key):
+            await self._loop.run_in_executor(None, self._cancel().cancel)
+
+    # --- whose turn it is ---------------------------------------------------------
+
+    async def claim(self, client: Client) -> bool:
+        """Wait until a client may work, and has a savepoint; False if it never may."""
+        while True:
+            if self._busy is None:
+                self._busy = client
+                self._quiet_since = None
+                if await self._make_way(client):
+                    return True
+                self.release()
+            if not await self._something_changes():
+                return False
+
+    def release(self) -> None:
+        """Let others have their turn."""
+        self._busy = None
+        self.wait_for_client()
+
+    def wait_for_client(self, waits: bool = True) -> None:
+        """Note whose turn it is: a client's, or the server's."""
+        self._quiet_since = self._loop.time() if waits else None
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _something_changes(self) -> bool:
+        """Wait; False if for too long there was nothing that the server had to do."""
+        timeout = None
+        if self._quiet_since is not None:
+            timeout = self._quiet_since + self.patience - self._loop.time()
+            if timeout <= 0:
+                return False
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._changed.wait(), timeout)
+        return True
+
+    async def _make_way(self, client: Client) -> bool:
+        """Bring a client to the top of the stack."""
+        if client in self._stack:
+            while self._stack[-1] is not client:
+                if not await self._set_aside(self._stack[-1]):
+                    return False
+            return True
+        while self._stack and not self._may_nest(client, self._stack[-1]):
+            if not await self._set_aside(self._stack[-1]):
+                return False
+        self._stack.append(client)
+        await self._begin(client)
+        return True
+
+    def _may_nest(self, inner: Client, outer: Client) -> bool:
+        owner = self.borrower(inner.number).owner
+        return owner is not None and owner == self.borrower(outer.number).owner
+
+    async def _begin(self, client: Client) -> None:
+        answer = await self.ask(f"SAVEPOINT {client.savepoint}; {WRITES}")
+        client.writes = answer.value
+        if client.modes:
+            await self.ask(client.modes)
+        if client.is_failed:  # it was set aside, and is to find itself as it was
+            await self.ask("SELECT 1 / 0")
+
+    async def _set_aside(self, client: Client) -> bool:
+        """Take a transaction off the stack that has nothing to roll back.
+
+        It has only read, or it has failed; it goes on when its client does.
+        """
+        if client.has_savepoints:
+            return False
+        if client.is_failed:
+            await self.undo(client)
+        elif (await self.ask(WRITES)).value != client.writes:
+            return False
+        await self.ask(f"RELEASE {client.savepoint}")
+        self._stack.remove(client)
+        return True
+
+    async def undo(self, client: Client) -> None:
+        """Roll back what a client has done since its savepoint, which stays."""
+        await self.ask(f"ROLLBACK TO {client.savepoint}")
+
+    async def keep(self, client: Client) -> bytes | None:
+        """Keep what a client has done; or roll it back, and return the error."""
+        answer = await self.ask("; ".join((*CHECK, f"RELEASE {client.savepoint}")))
+        if answer.error is not None:
+            await self.drop(client)
+        else:
+            self._stack.remove(client)
+        return answer.error
+
+    async def drop(self, client: Client) -> None:
+        """Roll back what a client has done, with its savepoint."""
+        await self.undo(client)
+        await self.ask(f"RELEASE {client.savepoint}")
+        self._stack.remove(client)
+
+    async def leave(self, client: Client) -> None:
+        """Roll back what a client has left open, as soon as it is on top."""
+        if client not in self._stack or self.lost:
+            return
+        while not await self.claim(client):
+            self.wait_for_client()
+        try:
+            await self.drop(client)
+        finally:
+            self.release()
+
+    def refusal(self, client: Client) -> tuple[bytes, bytes]:
+        """Say to whom it was not given, why."""
+        holder = self._busy or self._stack[-1]
+        place = self.borrower(holder.number).place
+        where = f" (borrowed at {place})" if place else ""
+        if client in self._stack and holder in self._stack:
+            text = f"a transaction that has begun inside this one is still open{where}"
+        else:
+            text = (
+                "the transactional pool has one session, and a transaction on it has"
+                f" been idle for {self.patience:g} s{where}"
+            )
+        hint = (
+            "Commit it or roll it back first. One transaction runs at a time; another"
+            " one can run inside it if one thread or task has borrowed both."
+        )
+        return problem("55P03", text, hint)

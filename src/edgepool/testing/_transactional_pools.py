@@ -1,0 +1,271 @@
+"""Pools whose borrowers share one transaction, which is rolled back in the end.
+
+They are the pools that they are made from, but for the address to which they connect:
+the one of a `SharedSession`, whose own connection is made as the pool was told to.
+"""
+
+# A pool's adapter, and what it keeps of who borrows:
+# pyright: reportPrivateUsage=false, reportUnknownArgumentType=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportIncompatibleMethodOverride=false
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from _thread import get_ident
+from collections.abc import Callable, Mapping
+from copy import copy
+from typing import Any, NoReturn, TypeAlias
+from weakref import finalize
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import Conninfo
+from psycopg_pool.abc import ACT, CT
+
+from edgepool import AsyncConnectionPool, ConnectionPool
+from edgepool._places import place
+from edgepool.psycopg._adapter_base import resolved, result_of, session_of
+from edgepool.psycopg._detection import Detection
+from edgepool.psycopg._role import Placement
+
+from ._shared_session import Borrower, SharedSession
+
+# Who has borrowed a client, by its number.
+Tethers: TypeAlias = dict[int, Any]
+
+
+class _Transactional:
+    """What both colours do differently from the pools that they are."""
+
+    patience: float = 2.0
+    """How long a transaction may be idle, in seconds, while another one waits for it:
+    then that one is refused."""
+
+    _session: SharedSession | None = None
+
+    def _set_up_psycopg(self, adapter: Any, **settings: Any) -> None:
+        self._real = real = copy(adapter)
+        real.connection_class = self._plain
+        self._tethers: Tethers = {}
+        introduce: Callable[[Any, Any], None] = adapter.introduce
+
+        def introduced(entry: Any, conn: Any) -> None:
+            number = conn.info.parameter_status("edgepool.client")
+            self._tethers[int(number or 0)] = entry.tether
+            introduce(entry, conn)
+
+        adapter.introduce = introduced
+        adapter.conninfo = self.shared_conninfo
+        adapter.kwargs = self._own_kwargs(adapter.kwargs)
+        # All that is about the real connection has gone with its adapter.
+        adapter._credentials = None
+        adapter.detection = Detection("none", lambda: adapter._name)
+        adapter.placement = Placement("any", "", None)
+        super()._set_up_psycopg(adapter, **{**settings, "direct_conninfo": None})  # type: ignore[misc]
+        real.pool = adapter.pool
+
+    _plain: type[Any]
+    shared_conninfo: Callable[[], Any]
+
+    def _own_kwargs(self, kwargs: Any) -> Any:
+        raise NotImplementedError
+
+    def _share(self, conn: Any) -> SharedSession:
+        """Let others use a new connection, in a transaction."""
+        tethers = self._tethers
+
+        def borrower(number: int) -> Borrower:
+            if (tether := tethers.get(number)) is None:
+                return Borrower()
+            return Borrower(tether.owner, place(tether.note))
+
+        try:
+            session = SharedSession(conn.pgconn, self.patience, borrower)
+        except BaseException:
+            conn.pgconn.finish()
+            raise
+        finalize(self, session.close)
+        self._session = session
+        return session
+
+    def _shared(self) -> SharedSession | None:
+        session = self._session
+        return None if session is None or session.lost else session
+
+    def _roll_back(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+
+    def _note_owner(self, conn: Any, owner: object) -> None:
+        """Note who has borrowed without a `with`; two of his may be nested."""
+        tether = session_of(conn).entry.tether
+        tether.owner = owner
+        tracker = self._engine.tracker  # type: ignore[attr-defined]
+        if tracker is not None:
+            tracker.note(tether, 2)
+
+    def _refuse(self, what: str, why: str) -> NoReturn:
+        raise psycopg.NotSupportedError(f"a transactional pool cannot {what}: {why}")
+
+
+class _Plain(psycopg.Connection[Any]):
+    @classmethod
+    def connect(cls, conninfo: str = "", **kwargs: Any) -> _Plain:
+        return super().connect(conninfo, **_in_clear(conninfo, kwargs))  # type: ignore[return-value]
+
+
+class _AsyncPlain(psycopg.AsyncConnection[Any]):
+    @classmethod
+    async def connect(cls, conninfo: str = "", **kwargs: Any) -> _AsyncPlain:
+        return await super().connect(conninfo, **_in_clear(conninfo, kwargs))  # type: ignore[return-value]
+
+
+def _of_libpq() -> frozenset[str]:
+    return frozenset(option.keyword.decode() for option in Conninfo.get_defaults())
+
+
+def _in_clear(conninfo: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what to connect with, without encryption unless that is asked for."""
+    known = _of_libpq()
+    given = {name: value for name, value in kwargs.items() if name in known}
+    said = conninfo_to_dict(conninfo, **given)
+    for name in ("sslmode", "gssencmode"):
+        if name not in said and f"PG{name.upper()}" not in os.environ:
+            given[name] = "disable"
+    return {**given, "autocommit": True}
+
+
+def _without_address(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    known = _of_libpq()
+    return {name: value for name, value in kwargs.items() if name not in known}
+
+
+class TransactionalPool(_Transactional, ConnectionPool[CT]):
+    """A `ConnectionPool` for tests: whatever is done in it is rolled back by `close`.
+
+    All its connections share one session of the server, in one transaction. To whoever
+    borrows them they are as others: a commit is kept, and seen by other borrowers, a
+    rollback undoes what was done since the last one, `autocommit` works, errors end the
+    transaction in which they happen. In the server all that is done with savepoints.
+
+    One transaction runs at a time, others wait for its end. If one thread has borrowed
+    two connections, the transaction of one runs inside that of the other. One that has
+    only read, or has failed, makes way. Who waits while nothing happens for `patience`
+    seconds is refused, with `psycopg.errors.LockNotAvailable`, which says who is in the
+    way.
+
+    Arguments and methods are those of `ConnectionPool`. `direct` leads to the same
+    transaction, whatever `direct_conninfo` is; `listen` and `switch` are refused.
+    """
+
+    __module__ = "edgepool.testing"
+
+    _plain = _Plain
+
+    def _own_kwargs(self, kwargs: Any) -> Any:
+        if callable(kwargs):
+            return lambda: _without_address(kwargs() or {})
+        return _without_address(kwargs or {})
+
+    def _set_up_psycopg(self, adapter: Any, **settings: Any) -> None:
+        self._starting = threading.Lock()
+        super()._set_up_psycopg(adapter, **settings)
+
+    def shared_conninfo(self) -> str:
+        """Return what connects to the transaction, for whoever does not take a pool.
+
+        Begins it, if that has not happened.
+
+        Raises:
+            psycopg.Error: connecting fails.
+        """
+        with self._starting:
+            session = self._shared() or self._share(self._real.connect())
+        return session.conninfo()
+
+    def getconn(self, timeout: float | None = None) -> CT:
+        """Borrow a connection, to be returned with `putconn`; see `connection`."""
+        conn = super().getconn(timeout)
+        self._note_owner(conn, get_ident())
+        return conn
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Close the pool, and roll back; see `ConnectionPool.close`."""
+        try:
+            super().close(timeout)
+        finally:
+            self._roll_back()
+
+    def listen(self, *channels: str, timeout: float | None = None) -> NoReturn:
+        """Refuse: nothing is notified by what is never committed."""
+        self._refuse("listen", "what is never committed is never notified")
+
+    def switch(
+        self, conninfo: Any, *, over: float = 30.0, timeout: float | None = None
+    ) -> NoReturn:
+        """Refuse: the transaction is where it is."""
+        self._refuse("switch", "its transaction is where it is")
+
+
+class AsyncTransactionalPool(_Transactional, AsyncConnectionPool[ACT]):
+    """An `AsyncConnectionPool` whose work is rolled back; see `TransactionalPool`.
+
+    What holds there of threads, holds here of tasks.
+    """
+
+    __module__ = "edgepool.testing"
+
+    _plain = _AsyncPlain
+
+    def _own_kwargs(self, kwargs: Any) -> Any:
+        if not callable(kwargs):
+            return _without_address(kwargs or {})
+
+        async def own() -> dict[str, Any]:
+            return _without_address(await result_of(resolved(kwargs)) or {})
+
+        return own
+
+    def _set_up_psycopg(self, adapter: Any, **settings: Any) -> None:
+        self._starting = asyncio.Lock()
+        super()._set_up_psycopg(adapter, **settings)
+
+    async def shared_conninfo(self) -> str:
+        """Return what connects to the transaction, for whoever does not take a pool.
+
+        Begins it, if that has not happened.
+
+        Raises:
+            psycopg.Error: connecting fails.
+        """
+        async with self._starting:
+            session = self._shared() or self._share(await self._real.connect())
+        return session.conninfo()
+
+    async def getconn(self, timeout: float | None = None) -> ACT:
+        """Borrow a connection, to be returned with `putconn`; see `connection`."""
+        conn = await super().getconn(timeout)
+        self._note_owner(conn, id(asyncio.current_task()))
+        return conn
+
+    async def close(self, timeout: float = 5.0) -> None:
+        """Close the pool, and roll back; see `ConnectionPool.close`."""
+        try:
+            await super().close(timeout)
+        finally:
+            self._roll_back()
+            self._starting = asyncio.Lock()  # another loop may open it again
+
+    def listen(self, *channels: str, timeout: float | None = None) -> NoReturn:
+        """Refuse: nothing is notified by what is never committed."""
+        self._refuse("listen", "what is never committed is never notified")
+
+    async def switch(
+        self, conninfo: Any, *, over: float = 30.0, timeout: float | None = None
+    ) -> NoReturn:
+        """Refuse: the transaction is where it is."""
+        self._refuse("switch", "its transaction is where it is")

@@ -1,0 +1,72 @@
+"""PostgreSQL's protocol, as far as what stands between a client and a server needs it.
+
+A message is a letter, a length and a body. Only the first that a client sends has no
+letter.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from asyncio import StreamWriter
+from collections.abc import Iterator
+from typing import Final
+
+# The codes with which a first message is not yet the start of a session.
+SSL_REQUEST: Final = 80877103
+GSS_REQUEST: Final = 80877104
+CANCEL_REQUEST: Final = 80877102
+
+# The protocol's major version 3, minor version 0.
+VERSION: Final = 3 << 16
+
+
+def message(kind: bytes, body: bytes = b"") -> bytes:
+    """Write a message."""
+    return kind + struct.pack("!I", len(body) + 4) + body
+
+
+def problem(
+    sqlstate: str, text: str, hint: str = "", severity: str = "FATAL"
+) -> tuple[bytes, bytes]:
+    """Make the message of an error; FATAL is the last one that a session says."""
+    fields = {"S": severity, "V": severity, "C": sqlstate, "M": text, "H": hint}
+    body = "".join(f"{name}{value}\0" for name, value in fields.items() if value)
+    return b"E", body.encode() + b"\0"
+
+
+def fields_of(body: bytes) -> dict[str, str]:
+    """Read the fields of an error's message."""
+    parts = body.decode("utf-8", "replace").split("\0")
+    return {part[0]: part[1:] for part in parts if part}
+
+
+def without_delay(writer: StreamWriter) -> None:
+    """Have what is written sent at once; asyncio does so for some sockets only."""
+    end: socket.socket = writer.get_extra_info("socket")
+    if end.family != socket.AF_UNIX:
+        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+class Reader:
+    """Makes messages of the bytes that a client sends."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._started = False
+
+    def feed(self, data: bytes) -> Iterator[tuple[str, bytes]]:
+        """Yield letter and body of each message after the start-up."""
+        self._rest += data
+        while len(self._rest) >= 8 and not self._started:
+            length, code = struct.unpack_from("!II", self._rest)
+            if len(self._rest) < length:
+                return
+            self._rest = self._rest[length:]
+            self._started = code not in (SSL_REQUEST, GSS_REQUEST)
+        while len(self._rest) >= 5 and self._started:
+            (length,) = struct.unpack_from("!I", self._rest, 1)
+            if len(self._rest) < 1 + length:
+                return
+            yield chr(self._rest[0]), self._rest[5 : 1 + length]
+            self._rest = self._rest[1 + length :]
