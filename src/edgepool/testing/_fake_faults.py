@@ -7,7 +7,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from threading import Condition
 
-from ._fake_session import OPERATIONS, FakeSession, Operation, Script
+from ._fake_session import FakeSession, Operation, Script
 
 
 class FakeFaults:
@@ -18,19 +18,24 @@ class FakeFaults:
     _scripts: dict[Operation, Script]
 
     @abstractmethod
-    def kill(self, *sessions: FakeSession) -> None: ...
+    def kill(self, *sessions: FakeSession) -> None:
+        """See `FakeServer`."""
 
     @abstractmethod
-    def refuse(self, error: BaseException) -> None: ...
+    def refuse(self, error: BaseException) -> None:
+        """See `FakeServer`."""
 
     @abstractmethod
-    def delay(self, operation: Operation, seconds: float) -> None: ...
+    def delay(self, operation: Operation, seconds: float) -> None:
+        """See `FakeServer`."""
 
     @abstractmethod
-    def hang(self, operation: Operation) -> None: ...
+    def hang(self, operation: Operation) -> None:
+        """See `FakeServer`."""
 
     @abstractmethod
-    def release(self, operation: Operation, count: int | None = None) -> None: ...
+    def release(self, operation: Operation, count: int | None = None) -> None:
+        """See `FakeServer`."""
 
     def lose_connections(self) -> None:
         """End every session that there is; new ones are taken."""
@@ -81,7 +86,8 @@ class FakeFaults:
     @contextmanager
     def black_hole(self) -> Generator[None, None, None]:
         """Let every operation hang that begins in the block, up to its end."""
-        hanging = [o for o in OPERATIONS if not self._scripts[o].hanging]
+        hanging: list[Operation]
+        hanging = [o for o, s in self._scripts.items() if not s.hanging]
         for operation in hanging:
             self.hang(operation)
         try:

@@ -74,7 +74,7 @@ class FakeServer(FakeFaults):
         self.mistakes: list[str] = []
         self.peak: int = 0
         self._refusal: BaseException | None = None
-        self._scripts = {operation: Script() for operation in OPERATIONS}
+        self._scripts: dict[Operation, Script] = {o: Script() for o in OPERATIONS}
         self._under_way: dict[Step, None] = {}
         # Weakly: who is dropped has ended, whether anybody has said so or not.
         self._sessions = WeakKeyDictionary[FakeSession, None]()

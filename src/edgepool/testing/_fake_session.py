@@ -99,7 +99,7 @@ class Step:
         patience: float | None,
         wake: Callable[[], object],
     ) -> None:
-        self.operation = operation
+        self.operation: Operation = operation
         self.session = session
         # For how long it takes; None: until it is released.
         self.patience = patience

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from typing import Any, Generic, TypeVar
+from contextlib import suppress
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from edgepool import AsyncConnectionPool
 
+Keeper: TypeAlias = AsyncGenerator[None, None]
 P = TypeVar("P", bound="AsyncConnectionPool[Any]")
 
 
@@ -34,7 +36,9 @@ class PoolPerLoop(Generic[P]):
 
     def __init__(self, make: Callable[[], P]) -> None:
         self._make = make
-        self._kept: dict[asyncio.AbstractEventLoop, tuple[P, AsyncGenerator[None]]] = {}
+        self._kept: dict[
+            asyncio.AbstractEventLoop, tuple[P, AsyncGenerator[None, None]]
+        ] = {}
 
     def __call__(self) -> P:
         """Return the pool of the running loop.
@@ -48,14 +52,12 @@ class PoolPerLoop(Generic[P]):
             keeper = self._keep(pool)
             # Begun in the loop, it is one of those that the loop ends when it does.
             begun = keeper.__anext__()
-            try:
+            with suppress(StopIteration):
                 begun.send(None)
-            except StopIteration:
-                pass
             self._kept[loop] = pool, keeper
         return self._kept[loop][0]
 
-    async def _keep(self, pool: P) -> AsyncGenerator[None]:
+    async def _keep(self, pool: P) -> Keeper:
         try:
             yield
         finally:

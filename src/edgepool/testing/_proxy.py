@@ -10,7 +10,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
@@ -169,7 +169,7 @@ class Proxy:
     @property
     def statements(self) -> list[str]:
         """The SQL of each statement that was sent, whichever protocol carried it."""
-        found = []
+        found: list[str] = []
         for kind, body in list(self.messages):
             if kind == "Q":
                 found.append(body.rstrip(b"\0").decode())
@@ -178,7 +178,7 @@ class Proxy:
         return found
 
     @contextmanager
-    def recording(self) -> Iterator[list[tuple[str, bytes]]]:
+    def recording(self) -> Generator[list[tuple[str, bytes]], None, None]:
         """Collect what clients send during the block; filled in when it ends."""
         start = len(self.messages)
         during: list[tuple[str, bytes]] = []
@@ -205,7 +205,7 @@ class Proxy:
         self.open.set()
 
     def refuse(self) -> None:
-        """Refuse whoever connects, as a system does without a server, until `listen`."""
+        """Refuse whoever connects, as a system without a server, until `listen`."""
         _shut(self._listener)
         self._thread.join()
         self._listener.close()

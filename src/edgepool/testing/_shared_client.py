@@ -13,10 +13,10 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections import deque
-from collections.abc import Callable
 from random import SystemRandom
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
+from ._meanings import HINT, Part, Transacting
 from ._statements import Kind, Statement, split
 from ._wire import (
     CANCEL_REQUEST,
@@ -44,69 +44,9 @@ COPY_IN: Final = (b"G", b"W")
 
 # Errors for which one transaction around everything is the reason.
 NOT_IN_TRANSACTION: Final = ("25001", "2D000")
-HINT: Final = (
-    "A transactional pool runs everything in one transaction, which it rolls back in"
-    " the end. Use an ordinary pool for this."
-)
-
-# What is not to be, said by the server, so that it comes in its turn.
-REFUSAL: Final = (
-    "DO $edgepool$ BEGIN RAISE SQLSTATE '0A000' USING"
-    " MESSAGE = 'a transaction cannot be prepared inside another one',"
-    f" HINT = '{HINT}'; END $edgepool$"
-)
-
-# What has no effect, and is no error anywhere in a transaction.
-NOTHING: Final = ("SAVEPOINT edgepool_nothing", "RELEASE edgepool_nothing")
-
-# What the end of a transaction is to find out. What has fired is to fire again, and
-# what is deferred to stay so: therefore it is rolled back.
-CHECK: Final = (
-    "SAVEPOINT edgepool_check",
-    "SET CONSTRAINTS ALL IMMEDIATE",
-    "ROLLBACK TO edgepool_check",
-    "RELEASE edgepool_check",
-)
 
 
-def _nothing() -> None:
-    pass
-
-
-class Part(NamedTuple):
-    """What is still to be answered, and how the answer ends."""
-
-    ends: bytes
-    """The letters of the messages that may end it."""
-    is_ours: bool = False
-    """Whether the client did not ask for it, and so is not to see the answer."""
-    tag: str = ""
-    """What to say instead of the server's own words for what was done."""
-    then: Callable[[], None] = _nothing
-    """Called when it has ended well."""
-    otherwise: Callable[[], None] = _nothing
-    """Called when it has failed."""
-
-
-class Meaning(NamedTuple):
-    """What a statement becomes: others, that are answered as one."""
-
-    sql: list[str]
-    tag: str
-    then: Callable[[], None] = _nothing
-    otherwise: Callable[[], None] = _nothing
-
-    def parts(self, before: tuple[bytes, ...] = ()) -> list[Part]:
-        """Return what is to be answered; for each, first what is to be ignored."""
-        parts: list[Part] = []
-        for _ in self.sql:
-            parts.extend(Part(ends, is_ours=True) for ends in before)
-            parts.append(Part(b"C", is_ours=True, otherwise=self.otherwise))
-        parts[-1] = Part(b"C", False, self.tag, self.then, self.otherwise)
-        return parts
-
-
-class Client:
+class Client(Transacting):
     """Somebody who has connected.
 
     Args:
@@ -124,14 +64,9 @@ class Client:
         writer: asyncio.StreamWriter,
     ) -> None:
         without_delay(writer)
-        self.number = number
+        super().__init__(number)
         self.key: int = SystemRandom().getrandbits(31)
-        self.savepoint: str = f"edgepool_{number}"
         self.task: asyncio.Task[None] | None = asyncio.current_task()
-        # Of its transaction: whether there is one, and what is to be known about it.
-        self.is_open = self.is_failed = self.has_savepoints = False
-        self.modes: str = ""
-        self.writes: bytes | None = None
         self._session = session
         self._reader = reader
         self._writer = writer
@@ -141,10 +76,7 @@ class Client:
         self._held = b""
         self._holds = True
         self._copying = False
-        # Whether a commit in this unit would find a transaction that has failed.
-        self._undoes = False
-        # What is prepared on the server, and what is meant by it; portals likewise.
-        self._prepared: set[bytes] = set()
+        # What is meant by a name.
         self._statements: dict[bytes, Statement] = {}
         self._portals: dict[bytes, Statement] = {}
 
@@ -218,7 +150,7 @@ class Client:
 
     async def _unit(self, kind: bytes, body: bytes) -> None:
         session = self._session
-        self._undoes, self._holds = self.is_failed, True
+        self.undoes, self._holds = self.is_failed, True
         while kind in EXTENDED:
             self._extended(kind, body)
             if not self._later and self._mailbox.empty():
@@ -268,7 +200,7 @@ class Client:
     def _query(self, body: bytes) -> None:
         text = body[:-1].decode("utf-8", "surrogateescape")
         statements = split(text)
-        meanings = [self._meaning(statement) for statement in statements]
+        meanings = [self.meaning(statement) for statement in statements]
         if any(meanings):
             said: list[str] = []
             for statement, meaning in zip(statements, meanings, strict=True):
@@ -286,27 +218,27 @@ class Client:
         """Pass on a part of an extended query, under names of the client's own."""
         if kind == b"P":
             name, rest = body.split(b"\0", 1)
-            own = self._own(name)
+            own = self.own(name)
             if not name:  # one without a name may take the place of another
                 self._expect(b"C", b"S" + own + b"\0", Part(b"3", is_ours=True))
             text = rest.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
             found = split(text)
             self._statements[name] = found[0] if found else Statement("", Kind.OTHER)
             known = {own} if name else set[bytes]()
-            part = Part(b"1", then=lambda: self._prepared.update(known))
+            part = Part(b"1", then=lambda: self.prepared.update(known))
             self._expect(kind, own + b"\0" + rest, part)
         elif kind == b"B":
             portal, name, rest = body.split(b"\0", 2)
             if name in self._statements:
                 self._portals[portal] = self._statements[name]
-            names = self._own_portal(portal) + b"\0" + self._own(name) + b"\0"
+            names = self.own_portal(portal) + b"\0" + self.own(name) + b"\0"
             self._expect(kind, names + rest, Part(b"2"))
         elif kind in (b"D", b"C"):
             what, name = body[:1], body[1:-1]
-            own = self._own(name) if what == b"S" else self._own_portal(name)
+            own = self.own(name) if what == b"S" else self.own_portal(name)
             part = Part(b"Tn")
             if kind == b"C":
-                part = Part(b"3", then=lambda: self._forget(own))
+                part = Part(b"3", then=lambda: self.forget(own))
             self._expect(kind, what + own + b"\0", part)
         elif kind == b"E":
             self._execute(body)
@@ -317,9 +249,9 @@ class Client:
     def _execute(self, body: bytes) -> None:
         portal, rest = body.split(b"\0", 1)
         statement = self._portals.get(portal)
-        meaning = None if statement is None else self._meaning(statement)
+        meaning = None if statement is None else self.meaning(statement)
         if meaning is None:
-            names = self._own_portal(portal) + b"\0"
+            names = self.own_portal(portal) + b"\0"
             self._expect(b"E", names + rest, Part(b"CIs"))
             return
         # The statement and the portal without a name are free: a client has no such.
@@ -332,59 +264,6 @@ class Client:
     def _expect(self, kind: bytes, body: bytes, part: Part) -> None:
         self._parts.append(part)
         self._session.send(kind, body)
-
-    def _meaning(self, statement: Statement) -> Meaning | None:
-        """Tell what a statement becomes; None if it stays as it is."""
-        kind = statement.kind
-        if kind is Kind.OTHER:
-            return None
-        if kind is Kind.SAVEPOINT:
-            self.has_savepoints = True
-            return None
-        if kind is Kind.PREPARE:
-            return Meaning([REFUSAL], "")
-        if kind is Kind.DEALLOCATE:
-            return self._deallocation(statement)
-        if kind is Kind.BEGIN:
-            modes = "SET TRANSACTION READ ONLY" if statement.says("READ ONLY") else ""
-            sql = [modes] if modes else [*NOTHING]
-            return Meaning(sql, "BEGIN", lambda: self._begun(modes))
-        chains = statement.says("AND CHAIN")
-        sql, tag = [f"ROLLBACK TO {self.savepoint}"], "ROLLBACK"
-        if kind is Kind.COMMIT and not self._undoes:
-            keep = (f"RELEASE {self.savepoint}", f"SAVEPOINT {self.savepoint}")
-            sql, tag = [*CHECK, *keep], "COMMIT"
-        self._undoes = False
-        return Meaning(sql, tag, lambda: self._ended(chains), self._ended)
-
-    def _begun(self, modes: str) -> None:
-        self.is_open, self.modes = True, modes
-
-    def _ended(self, chains: bool = False) -> None:
-        self.is_open = chains
-        self.is_failed = self.has_savepoints = False
-
-    def _deallocation(self, statement: Statement) -> Meaning | None:
-        """Let a client deallocate what it has prepared, and not what others have."""
-        *_, name = statement.text.replace('"', "").split()
-        names, tag = sorted(self._prepared), "DEALLOCATE ALL"
-        if name.upper() != "ALL":
-            names, tag = [self._own(name.encode())], "DEALLOCATE"
-            if names[0] not in self._prepared:
-                return None
-        sql = [f'DEALLOCATE "{own.decode()}"' for own in names] or [*NOTHING]
-        return Meaning(sql, tag, lambda: self._forget(*names))
-
-    def _own(self, name: bytes) -> bytes:
-        """Give the name that a statement of this client has on the server."""
-        return b"edgepool_%d_%b" % (self.number, name)
-
-    def _own_portal(self, name: bytes) -> bytes:
-        # One without a name lives for as long as a unit of its client's.
-        return self._own(name) if name else name
-
-    def _forget(self, *names: bytes) -> None:
-        self._prepared -= set(names)
 
     # --- what it is told ----------------------------------------------------------
 

@@ -24,12 +24,13 @@ import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from struct import unpack_from
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from edgepool import PermanentError
 
 from ._address import HOST, conninfo
-from ._shared_client import CHECK, Client
+from ._shared_client import Client
+from ._turns import Answer, Borrower, Turns
 from ._wire import message, problem, without_delay
 
 if TYPE_CHECKING:
@@ -50,34 +51,14 @@ TOLD: Final = (
     *("session_authorization", "standard_conforming_strings", "TimeZone"),
 )
 
+# How one connects in clear, and without asking.
+IN_CLEAR: Final = {"sslmode": "disable", "gssencmode": "disable"}
+
 # How long the server may take to roll back at the end, in seconds.
 FAREWELL: Final = 5.0
 
-# A number that grows with whatever is written: each savepoint in which something is
-# written has a lock on its own transaction id, to the end of the transaction.
-WRITES: Final = (
-    "SELECT count(*) FROM pg_locks"
-    " WHERE locktype = 'transactionid' AND pid = pg_backend_pid()"
-)
 
-
-class Borrower(NamedTuple):
-    """Who uses a client, as far as that is known."""
-
-    owner: object = None
-    """The identity of a thread or a task. None: not known."""
-    place: str = ""
-    """Where it was borrowed: file and line."""
-
-
-class Answer(NamedTuple):
-    """What came of something that was sent for our own purposes."""
-
-    error: bytes | None
-    value: bytes | None
-
-
-class SharedSession:
+class SharedSession(Turns):
     """A session that many clients use.
 
     Args:
@@ -99,20 +80,15 @@ class SharedSession:
                 "a transactional pool needs a connection that is not encrypted:"
                 " say sslmode=disable"
             )
-        self.patience = patience
-        self.borrower = borrower
+        super().__init__(patience, borrower)
         self.process: int = pgconn.backend_pid
         told = {name: pgconn.parameter_status(name.encode()) for name in TOLD}
         self.parameters = {k.encode(): v for k, v in told.items() if v is not None}
         self._user, self._dbname = pgconn.user.decode(), pgconn.db.decode()
         self._cancel = pgconn.get_cancel
         self._pgconn = pgconn
-        self.lost = ""
         self._clients: dict[int, Client] = {}
         self._number = 0
-        # Who has a savepoint, the outermost first; who works on the session just now.
-        self._stack: list[Client] = []
-        self._busy: Client | None = None
         self._answering: asyncio.Future[Answer] | None = None
         self._error: bytes | None = None
         self._value: bytes | None = None
@@ -127,13 +103,9 @@ class SharedSession:
 
     def conninfo(self) -> str:
         """Return what connects to the session."""
-        return conninfo(
-            {
-                **{"host": HOST, "port": str(self._port), "user": self._user},
-                **{"dbname": self._dbname, "sslmode": "disable"},
-                "gssencmode": "disable",
-            }
-        )
+        where = {"host": HOST, "port": str(self._port)}
+        who = {"user": self._user, "dbname": self._dbname}
+        return conninfo({**where, **who, **IN_CLEAR})
 
     def close(self) -> None:
         """Roll back, and end the session. Does nothing the second time."""
@@ -157,8 +129,6 @@ class SharedSession:
         self._in, self._out = await asyncio.open_connection(sock=taken)
         without_delay(self._out)
         self._hearing = asyncio.create_task(self._hear())
-        self._changed = asyncio.Event()
-        self._quiet_since: float | None = self._loop.time()
         await self.ask("BEGIN")
         self._server = await asyncio.start_server(self._arrived, sock=self._listener)
 
@@ -258,128 +228,3 @@ class SharedSession:
         """Have the server end what a client has it do, if it is the one."""
         if self._busy is not None and (process, key) == (self.process, self._busy.key):
             await self._loop.run_in_executor(None, self._cancel().cancel)
-
-    # --- whose turn it is ---------------------------------------------------------
-
-    async def claim(self, client: Client) -> bool:
-        """Wait until a client may work, and has a savepoint; False if it never may."""
-        while True:
-            if self._busy is None:
-                self._busy = client
-                self._quiet_since = None
-                if await self._make_way(client):
-                    return True
-                self.release()
-            if not await self._something_changes():
-                return False
-
-    def release(self) -> None:
-        """Let others have their turn."""
-        self._busy = None
-        self.wait_for_client()
-
-    def wait_for_client(self, waits: bool = True) -> None:
-        """Note whose turn it is: a client's, or the server's."""
-        self._quiet_since = self._loop.time() if waits else None
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-    async def _something_changes(self) -> bool:
-        """Wait; False if for too long there was nothing that the server had to do."""
-        timeout = None
-        if self._quiet_since is not None:
-            timeout = self._quiet_since + self.patience - self._loop.time()
-            if timeout <= 0:
-                return False
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), timeout)
-        return True
-
-    async def _make_way(self, client: Client) -> bool:
-        """Bring a client to the top of the stack."""
-        if client in self._stack:
-            while self._stack[-1] is not client:
-                if not await self._set_aside(self._stack[-1]):
-                    return False
-            return True
-        while self._stack and not self._may_nest(client, self._stack[-1]):
-            if not await self._set_aside(self._stack[-1]):
-                return False
-        self._stack.append(client)
-        await self._begin(client)
-        return True
-
-    def _may_nest(self, inner: Client, outer: Client) -> bool:
-        owner = self.borrower(inner.number).owner
-        return owner is not None and owner == self.borrower(outer.number).owner
-
-    async def _begin(self, client: Client) -> None:
-        answer = await self.ask(f"SAVEPOINT {client.savepoint}; {WRITES}")
-        client.writes = answer.value
-        if client.modes:
-            await self.ask(client.modes)
-        if client.is_failed:  # it was set aside, and is to find itself as it was
-            await self.ask("SELECT 1 / 0")
-
-    async def _set_aside(self, client: Client) -> bool:
-        """Take a transaction off the stack that has nothing to roll back.
-
-        It has only read, or it has failed; it goes on when its client does.
-        """
-        if client.has_savepoints:
-            return False
-        if client.is_failed:
-            await self.undo(client)
-        elif (await self.ask(WRITES)).value != client.writes:
-            return False
-        await self.ask(f"RELEASE {client.savepoint}")
-        self._stack.remove(client)
-        return True
-
-    async def undo(self, client: Client) -> None:
-        """Roll back what a client has done since its savepoint, which stays."""
-        await self.ask(f"ROLLBACK TO {client.savepoint}")
-
-    async def keep(self, client: Client) -> bytes | None:
-        """Keep what a client has done; or roll it back, and return the error."""
-        answer = await self.ask("; ".join((*CHECK, f"RELEASE {client.savepoint}")))
-        if answer.error is not None:
-            await self.drop(client)
-        else:
-            self._stack.remove(client)
-        return answer.error
-
-    async def drop(self, client: Client) -> None:
-        """Roll back what a client has done, with its savepoint."""
-        await self.undo(client)
-        await self.ask(f"RELEASE {client.savepoint}")
-        self._stack.remove(client)
-
-    async def leave(self, client: Client) -> None:
-        """Roll back what a client has left open, as soon as it is on top."""
-        if client not in self._stack or self.lost:
-            return
-        while not await self.claim(client):
-            self.wait_for_client()
-        try:
-            await self.drop(client)
-        finally:
-            self.release()
-
-    def refusal(self, client: Client) -> tuple[bytes, bytes]:
-        """Say to whom it was not given, why."""
-        holder = self._busy or self._stack[-1]
-        place = self.borrower(holder.number).place
-        where = f" (borrowed at {place})" if place else ""
-        if client in self._stack and holder in self._stack:
-            text = f"a transaction that has begun inside this one is still open{where}"
-        else:
-            text = (
-                "the transactional pool has one session, and a transaction on it has"
-                f" been idle for {self.patience:g} s{where}"
-            )
-        hint = (
-            "Commit it or roll it back first. One transaction runs at a time; another"
-            " one can run inside it if one thread or task has borrowed both."
-        )
-        return problem("55P03", text, hint)

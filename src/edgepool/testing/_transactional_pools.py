@@ -17,7 +17,7 @@ import threading
 from _thread import get_ident
 from collections.abc import Callable, Mapping
 from copy import copy
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias, cast
 from weakref import finalize
 
 import psycopg
@@ -31,7 +31,8 @@ from edgepool.psycopg._adapter_base import resolved, result_of, session_of
 from edgepool.psycopg._detection import Detection
 from edgepool.psycopg._role import Placement
 
-from ._shared_session import Borrower, SharedSession
+from ._shared_session import SharedSession
+from ._turns import Borrower
 
 # Who has borrowed a client, by its number.
 Tethers: TypeAlias = dict[int, Any]
@@ -115,13 +116,13 @@ class _Transactional:
 class _Plain(psycopg.Connection[Any]):
     @classmethod
     def connect(cls, conninfo: str = "", **kwargs: Any) -> _Plain:
-        return super().connect(conninfo, **_in_clear(conninfo, kwargs))  # type: ignore[return-value]
+        return super().connect(conninfo, **_in_clear(conninfo, kwargs))
 
 
 class _AsyncPlain(psycopg.AsyncConnection[Any]):
     @classmethod
     async def connect(cls, conninfo: str = "", **kwargs: Any) -> _AsyncPlain:
-        return await super().connect(conninfo, **_in_clear(conninfo, kwargs))  # type: ignore[return-value]
+        return await super().connect(conninfo, **_in_clear(conninfo, kwargs))
 
 
 def _of_libpq() -> frozenset[str]:
@@ -168,7 +169,8 @@ class TransactionalPool(_Transactional, ConnectionPool[CT]):
 
     def _own_kwargs(self, kwargs: Any) -> Any:
         if callable(kwargs):
-            return lambda: _without_address(kwargs() or {})
+            give = cast("Callable[[], Mapping[str, Any] | None]", kwargs)
+            return lambda: _without_address(give() or {})
         return _without_address(kwargs or {})
 
     def _set_up_psycopg(self, adapter: Any, **settings: Any) -> None:

@@ -82,7 +82,7 @@ def edgepool_faults(edgepool_database: str) -> Generator[Faults, None, None]:
 
 @pytest.fixture
 def edgepool_conninfo(request: pytest.FixtureRequest, edgepool_database: str) -> str:
-    """What the pools of a test connect with: through `edgepool_faults`, if it has it."""
+    """What the pools of a test connect with; through `edgepool_faults`, if asked."""
     if "edgepool_faults" not in request.fixturenames:
         return edgepool_database
     faults: Faults = request.getfixturevalue("edgepool_faults")
