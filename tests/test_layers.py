@@ -32,7 +32,7 @@ LAYERS = {
     },
     "__init__": {"_adapter", "_async", "_core", "_errors", "_sync", "psycopg"},
     # Beside the pool, not in it.
-    "testing": set(),
+    "testing": {"__init__", "_places", "psycopg"},
     # What a framework uses; each is imported by who uses that.
     "starlette": {"__init__"},
     "fastapi": {"__init__", "starlette"},
@@ -61,7 +61,7 @@ FORBIDDEN = {
 }
 
 # These know what the resource is.
-KNOW_PSYCOPG = {"_errors", "psycopg"}
+KNOW_PSYCOPG = {"_errors", "psycopg", "testing"}
 
 
 def modules():

@@ -19,7 +19,12 @@ from edgepool.psycopg import (
     DirectConnection,
     LazyLease,
 )
-from edgepool.testing import AsyncFakeAdapter, FakeAdapter
+from edgepool.testing import (
+    AsyncFakeAdapter,
+    AsyncTransactionalPool,
+    FakeAdapter,
+    TransactionalPool,
+)
 
 PAIRS = {
     "Pool": (edgepool.Pool, edgepool.AsyncPool),
@@ -35,6 +40,7 @@ PAIRS = {
     "Listener": (edgepool.Listener, edgepool.AsyncListener),
     "Adapter": (edgepool.Adapter, edgepool.AsyncAdapter),
     "FakeAdapter": (FakeAdapter, AsyncFakeAdapter),
+    "TransactionalPool": (TransactionalPool, AsyncTransactionalPool),
 }
 
 # A protocol of Python's own has two names.

@@ -87,6 +87,7 @@ class Client(Transacting):
         reading = asyncio.create_task(self._read())
         try:
             await self._serve()
+            self._writer.close()  # it is not to wait for others to end
             await self._session.leave(self)
         finally:
             reading.cancel()

@@ -211,7 +211,8 @@ class SharedSession(Turns):
             self._value = body[6:]
         elif kind == b"Z":
             answering, self._answering = self._answering, None
-            answering.set_result(Answer(self._error, self._value))
+            if not answering.done():  # nobody was to wait any more
+                answering.set_result(Answer(self._error, self._value))
 
     def _end(self, why: str) -> None:
         """Send everybody away: there is no transaction any more."""

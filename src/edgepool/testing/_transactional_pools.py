@@ -50,16 +50,17 @@ class _Transactional:
     def _set_up_psycopg(self, adapter: Any, **settings: Any) -> None:
         self._real = real = copy(adapter)
         real.connection_class = self._plain
-        self._tethers: Tethers = {}
+        self._tethers = tethers = cast("Tethers", {})
         introduce: Callable[[Any, Any], None] = adapter.introduce
 
         def introduced(entry: Any, conn: Any) -> None:
             number = conn.info.parameter_status("edgepool.client")
-            self._tethers[int(number or 0)] = entry.tether
+            tethers[int(number or 0)] = entry.tether
             introduce(entry, conn)
 
         adapter.introduce = introduced
-        adapter.conninfo = self.shared_conninfo
+        # By the adapter's weak reference: who connects does not keep the pool.
+        adapter.conninfo = lambda: adapter.pool().shared_conninfo()
         adapter.kwargs = self._own_kwargs(adapter.kwargs)
         # All that is about the real connection has gone with its adapter.
         adapter._credentials = None

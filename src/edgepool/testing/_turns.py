@@ -60,6 +60,8 @@ class Turns:
         # Who has a savepoint, the outermost first; who works on the session just now.
         self._stack: list[Client] = []
         self._busy: Client | None = None
+        # One at a time looks whether it may.
+        self._trying = asyncio.Lock()
         # Set whenever somebody who waits should look again.
         self._changed = asyncio.Event()
         # Since when it is a client's turn to do something; None: it is the server's.
@@ -72,13 +74,13 @@ class Turns:
     async def claim(self, client: Client) -> bool:
         """Wait until a client may work, and has a savepoint; False if it never may."""
         while True:
-            if self._busy is None:
-                self._busy = client
-                self._quiet_since = None
-                if await self._make_way(client):
+            async with self._trying:
+                if self._busy is None and await self._make_way(client):
+                    self._busy = client
+                    self.wait_for_client(False)
                     return True
-                self.release()
-            if not await self._something_changes():
+                changed = self._changed
+            if not await self._something(changed):
                 return False
 
     def release(self) -> None:
@@ -92,7 +94,7 @@ class Turns:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def _something_changes(self) -> bool:
+    async def _something(self, changed: asyncio.Event) -> bool:
         """Wait; False if for too long there was nothing that the server had to do."""
         timeout = None
         if self._quiet_since is not None:
@@ -100,7 +102,7 @@ class Turns:
             if timeout <= 0:
                 return False
         with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), timeout)
+            await asyncio.wait_for(changed.wait(), timeout)
         return True
 
     async def _make_way(self, client: Client) -> bool:
@@ -110,9 +112,11 @@ class Turns:
                 if not await self._set_aside(self._stack[-1]):
                     return False
             return True
-        while self._stack and not self._may_nest(client, self._stack[-1]):
-            if not await self._set_aside(self._stack[-1]):
+        # Also of its own borrower, so that only one that has to stays below another.
+        while self._stack and not await self._set_aside(self._stack[-1]):
+            if not self._may_nest(client, self._stack[-1]):
                 return False
+            break
         self._stack.append(client)
         await self._begin(client)
         return True
