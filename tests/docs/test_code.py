@@ -1,7 +1,8 @@
 """What the documentation shows, works: each block of Python runs, in the page's order.
 
 The blocks of a page share a namespace. A block of `output` shows what was printed since
-the last one; `...` in it stands for anything.
+the last one; `...` in it stands for anything. A block that begins with a file's name
+in a comment is that file, and is not run here: whoever tests the page does.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import doctest
 import io
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from edgepool.testing import PostgresServer
 
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+FILE = re.compile(r"# \w+\.py\n")
 
 # What else a page may show.
 LANGUAGES = {"python", "output", "console", "text", "toml", ""}
@@ -37,6 +41,8 @@ def test_the_code_of_a_page_runs(
     printed = io.StringIO()
 
     for block in page.blocks:
+        if FILE.match(block.text):
+            continue
         if block.language == "python":
             # As many lines in front as the page has: tracebacks name the page's line.
             source = "\n" * (block.line - 1) + block.text

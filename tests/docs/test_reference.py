@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 import edgepool
+import edgepool.testing
 from edgepool._face import Face
 from edgepool.psycopg._dsn_django import NAMES
 from edgepool.psycopg._dsn_parameters import PARAMETERS, TRANSLATED, WITHOUT_EFFECT
 
 POOL, ADAPTER = "docs/reference/pool.md", "docs/reference/adapter.md"
 STATISTICS, ERRORS = "docs/reference/statistics.md", "docs/reference/errors.md"
+TESTING = "docs/reference/testing.md"
 LOGGING, DSN = "docs/reference/logging.md", "docs/reference/dsn.md"
 
 PSYCOPG_POOLS = (
@@ -106,6 +108,35 @@ def test_each_public_name_is_in_the_reference(name: str, pages: dict[str, Any]) 
     }
 
     assert {name, f"edgepool.{name}"} & spans
+
+
+@pytest.mark.parametrize("name", edgepool.testing.__all__)
+def test_each_name_for_tests_is_in_the_reference(
+    name: str, pages: dict[str, Any]
+) -> None:
+    assert name in names_in(pages[TESTING])
+
+
+@pytest.mark.parametrize("name", ["FakeServer", "Faults", "PostgresServer"])
+def test_what_servers_for_tests_can_do_is_in_the_reference(
+    name: str, pages: dict[str, Any]
+) -> None:
+    cls = getattr(edgepool.testing, name)
+    public = {name for name in dir(cls) if not name.startswith("_")}
+
+    assert set() == public - names_in(pages[TESTING])
+
+
+def test_each_fixture_is_in_the_reference(pages: dict[str, Any]) -> None:
+    from edgepool.testing import plugin
+
+    fixtures = {name for name in vars(plugin) if name.startswith("edgepool_")}
+
+    assert fixtures == {n for n in first_cells(pages[TESTING]) if n in fixtures}
+
+
+def names_in(page: Any) -> set[str]:
+    return set(re.findall(r"\w+", " ".join(page.code_spans)))
 
 
 @pytest.mark.parametrize("cls", POOLS, ids=lambda cls: cls.__name__)

@@ -5,13 +5,14 @@ That they behave as real connections do is in test_contract.py.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 
 import pytest
 from drivers.world import call
 
-from edgepool import Pool
-from edgepool.testing import AsyncFakeAdapter, FakeAdapter, FakeServer
+from edgepool import AsyncPool, Pool, PoolTimeout
+from edgepool.testing import AsyncFakeAdapter, FakeAdapter, FakeServer, run_jumping
 
 DEAD = ConnectionResetError("it is dead")
 
@@ -303,3 +304,18 @@ def test_the_example_in_its_docstring_is_true():
 
     assert not server.sessions
     assert not server.mistakes
+
+
+def test_a_pool_of_fakes_lives_in_the_time_of_its_server():
+    async def ten_minutes():
+        loop = asyncio.get_running_loop()
+        server = FakeServer(clock=loop.time)
+        pool = AsyncPool(AsyncFakeAdapter(server), min_size=1, max_idle=60)
+        async with pool:
+            await pool.wait()
+            with server.restart(), pytest.raises(PoolTimeout):
+                async with pool.borrow(timeout=600):
+                    pass
+            return loop.time()
+
+    assert 600.0 == run_jumping(ten_minutes())

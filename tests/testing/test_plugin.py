@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -13,6 +15,8 @@ from edgepool import AsyncConnectionPool
 from edgepool.testing import PoolPerLoop
 
 pytest_plugins = ["pytester"]
+
+HOW_TO = Path(__file__).parents[2] / "docs/how-to/test-your-application.md"
 
 CONFTEST = """
     pytest_plugins = ["edgepool.testing.plugin"]
@@ -26,10 +30,7 @@ def suite(pytester, server, monkeypatch):
 
     def run(test, *options, conftest="", dsn=server.conninfo):
         pytester.makeconftest(CONFTEST + conftest)
-        pytester.makeini(
-            "[pytest]\nfilterwarnings = error\n"
-            f"edgepool_dsn = {dsn}\n"
-        )
+        pytester.makeini(f"[pytest]\nfilterwarnings = error\nedgepool_dsn = {dsn}\n")
         pytester.makepyfile(test)
         return pytester.runpytest_inprocess("-p", "no:cacheprovider", *options)
 
@@ -143,18 +144,18 @@ def test_each_worker_of_xdist_has_a_database(suite, server, admin, monkeypatch):
     assert ("postgres_gw3",) not in names
 
 
-def test_without_a_setting_there_is_a_server(suite):
-    done = suite(
-        """
-        def test_server(edgepool_server, edgepool_conninfo, edgepool_pool):
-            assert edgepool_server.conninfo == edgepool_conninfo
-            with edgepool_pool.connection() as conn:
-                assert (1,) == conn.execute("select 1").fetchone()
-        """,
-        dsn="",
-    )
+def test_what_the_how_to_shows_runs(pytester, monkeypatch):
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    text = HOW_TO.read_text(encoding="utf-8")
+    files = re.findall(r"^```python\n# (\w+\.py)\n(.*?)^```", text, re.M | re.S)
+    for name, body in files:
+        (pytester.path / name).write_text(body)
+    pytester.syspathinsert()
 
-    done.assert_outcomes(passed=1)
+    done = pytester.runpytest_inprocess("-p", "no:cacheprovider")
+
+    assert ["shop.py", "conftest.py", "test_shop.py"] == [name for name, _ in files]
+    done.assert_outcomes(passed=4)
 
 
 def test_nobody_gets_the_plugin_without_asking():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+from types import SimpleNamespace
 
 import psycopg
 import psycopg_pool
@@ -12,7 +13,9 @@ from psycopg.rows import dict_row
 
 import edgepool
 from edgepool.testing import TransactionalPool
+from edgepool.testing._shared_session import SharedSession
 from edgepool.testing._transactional_pools import _Transactional
+from edgepool.testing._turns import Borrower
 from support.parity import PATIENCE, entered, eventually, execute, fetch, result, spawn
 
 
@@ -357,6 +360,13 @@ async def test_a_connect_that_fails_says_so(transactional):
             pass
 
     assert 'database "nowhere" does not exist' in str(failed.value)
+
+
+def test_a_session_that_is_encrypted_cannot_be_shared():
+    encrypted = SimpleNamespace(ssl_in_use=True)
+
+    with pytest.raises(edgepool.PermanentError, match="say sslmode=disable"):
+        SharedSession(encrypted, 1.0, Borrower)
 
 
 async def test_a_session_that_ends_is_followed_by_another(

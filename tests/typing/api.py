@@ -31,10 +31,14 @@ from edgepool import (
 )
 from edgepool.testing import (
     AsyncFakeAdapter,
+    AsyncTransactionalPool,
     FakeAdapter,
     FakeEvent,
     FakeServer,
     FakeSession,
+    Faults,
+    PoolPerLoop,
+    TransactionalPool,
     run_jumping,
 )
 
@@ -353,3 +357,20 @@ def a_pool_as_the_environment_has_it(database: dict[str, object]) -> None:
     )
     ConnectionPool(database, direct_conninfo=lambda: "host=direct")
     AsyncConnectionPool({"host": "db1"}, direct_conninfo="host=direct")
+
+
+def pools_for_tests() -> None:
+    pool = TransactionalPool("dbname=test", max_size=4)
+    assert_type(pool, TransactionalPool[psycopg.Connection[TupleRow]])
+    with pool, pool.connection() as conn:
+        assert_type(conn, psycopg.Connection[TupleRow])
+    assert_type(pool.shared_conninfo(), str)
+    with Faults("host=localhost") as faults, faults.slow(0.1), faults.full():
+        assert_type(faults.conninfo(dbname="test"), str)
+
+
+async def pools_of_loops() -> None:
+    pools = PoolPerLoop(lambda: AsyncTransactionalPool("dbname=test"))
+    async with pools().connection() as conn:
+        assert_type(conn, psycopg.AsyncConnection[TupleRow])
+    assert_type(await pools().shared_conninfo(), str)

@@ -72,7 +72,8 @@ class DriverBase(Driver[T]):
     ) -> None:
         self.name = name
         self.adapter = adapter
-        self.clock = monotonic
+        # A fake's, which may be virtual, or the real one.
+        self.clock: Callable[[], float] = getattr(given, "clock", monotonic)
         # Notes who borrows, if the user wants that.
         self.tracker: Tracker | None = None
         self.is_clean = given.is_clean

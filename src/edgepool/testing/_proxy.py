@@ -240,9 +240,16 @@ class Proxy:
         self.reset_present()
 
     def reset_present(self) -> None:
-        """Reset every connection that there is."""
-        for link in list(self._links):
+        """Reset every connection that there is, and wait until that has happened.
+
+        Where nothing is delivered, it happens afterwards.
+        """
+        present = list(self._links)
+        for link in present:
             link.end_by_reset()
+        for link in present:
+            if link.open.is_set() and not link.lost:
+                link.thread.join(PATIENCE)
 
     def cut(self) -> None:
         """End every connection that there is."""
