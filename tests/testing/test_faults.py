@@ -56,6 +56,7 @@ async def test_all_connections_are_lost_at_once(pool, faults):
     async with pool() as pool:
         async with entered(pool.connection()) as conn:
             faults.lose_connections()
+            assert 0 == faults._proxy.links
             with pytest.raises(psycopg.OperationalError):
                 await execute(conn, "select 1")
         await lend(pool)

@@ -360,8 +360,7 @@ def a_pool_as_the_environment_has_it(database: dict[str, object]) -> None:
 
 
 def pools_for_tests() -> None:
-    pool = TransactionalPool("dbname=test", max_size=4)
-    assert_type(pool, TransactionalPool[psycopg.Connection[TupleRow]])
+    pool = TransactionalPool[psycopg.Connection[TupleRow]]("dbname=test", max_size=4)
     with pool, pool.connection() as conn:
         assert_type(conn, psycopg.Connection[TupleRow])
     assert_type(pool.shared_conninfo(), str)
@@ -370,7 +369,8 @@ def pools_for_tests() -> None:
 
 
 async def pools_of_loops() -> None:
-    pools = PoolPerLoop(lambda: AsyncTransactionalPool("dbname=test"))
+    made = AsyncTransactionalPool[psycopg.AsyncConnection[TupleRow]]("dbname=test")
+    pools = PoolPerLoop(lambda: made)
     async with pools().connection() as conn:
         assert_type(conn, psycopg.AsyncConnection[TupleRow])
     assert_type(await pools().shared_conninfo(), str)
