@@ -145,6 +145,7 @@ class Proxy:
         self.rejection: tuple[bytes, bytes] | None = None
         self._trap: tuple[str, bytes] | None = None
         self._links: list[_Link] = []
+        self._linking = threading.Lock()
         # Ours, also while nobody listens on it.
         self.port: int = reserve_port()
         self.listen()
@@ -244,7 +245,8 @@ class Proxy:
 
         Where nothing is delivered, it happens afterwards.
         """
-        present = list(self._links)
+        with self._linking:  # those that are there have begun
+            present = list(self._links)
         for link in present:
             link.end_by_reset()
         for link in present:
@@ -301,8 +303,9 @@ class Proxy:
                 reject.start()
                 continue
             link = _Link(self, client)
-            self._links.append(link)
-            link.thread.start()
+            with self._linking:
+                self._links.append(link)
+                link.thread.start()
 
 
 def _reject(client: socket.socket, rejection: tuple[bytes, bytes]) -> None:
