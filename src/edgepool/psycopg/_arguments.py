@@ -81,20 +81,40 @@ def _variable(environ: Mapping[str, str], name: str) -> str:
 
 
 def _read(environ: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
-    taken = Taken("in the environment")
-    arguments: dict[str, Any] = {}
-    origins: dict[str, str] = {}
     names = {f"{PREFIX}{name.upper()}": name for name in ARGUMENTS}
     for variable, text in environ.items():
-        if not variable.startswith(PREFIX) or not text:
-            continue
-        if variable not in names:
+        if variable.startswith(PREFIX) and text and variable not in names:
             hint = did_you_mean(variable, names, PREFIX)
             raise ValueError(f"{variable} is not an argument of the pool{hint}")
-        taken.add(variable, text)
-        name = names[variable]
-        arguments[name] = taken.read(variable, ARGUMENTS[name])
-        origins[name] = taken.origin(variable)
+    return arguments_in(environ, names, "in the environment")
+
+
+def arguments_in(
+    config: Mapping[str, Any], names: Mapping[str, str], where: str
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the arguments in a configuration, and their origins.
+
+    Texts are read, other values are taken as they are. None and the empty text count as
+    not set.
+
+    Args:
+        config: the configuration, with whatever else is in it.
+        names: of each key the argument that it sets; the last key of an argument wins.
+        where: how an error calls the configuration.
+
+    Raises:
+        ValueError: a text cannot be read; names the key.
+    """
+    taken = Taken(where)
+    arguments: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for key, name in names.items():
+        value = config.get(key)
+        if value is None or value == "":
+            continue
+        arguments[name] = taken.argument(key, name, value)
+        # What cannot be written down may hold a secret.
+        origins[name] = taken.origin(key) if name in ARGUMENTS else f"{key} {where}"
     return arguments, origins
 
 
@@ -117,9 +137,10 @@ def blamed(
     """Say of an argument that is refused where it was set, if not in the call."""
     try:
         yield
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         words = re.findall(r"\w+", str(error))
         found = [o for a, o in origins.items() if a in words and a not in given]
         if not found:
             raise
-        raise ValueError(f"{error} ({', '.join(found)})") from None
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"{error} ({', '.join(found)})") from None

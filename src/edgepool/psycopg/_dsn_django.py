@@ -99,7 +99,5 @@ def _arguments(pool: object) -> tuple[dict[str, Any], dict[str, str]]:
         if name not in known:
             hint = did_you_mean(str(name), known)
             raise ValueError(f"OPTIONS['pool'] has no argument {name!r}{hint}")
-        taken.add(name, str(value))
-        written = isinstance(value, str) and name in ARGUMENTS
-        arguments[name] = taken.read(name, ARGUMENTS[name]) if written else value
+        arguments[name] = taken.argument(name, name, value)
     return arguments, {name: taken.origin(name) for name in arguments}

@@ -211,6 +211,12 @@ class Taken:
                 f"{name} must be {error}, not {self._shown(text)}"
             ) from None
 
+    def argument(self, name: str, argument: str, value: object) -> Any:
+        """Take an argument of whatever type, and return it; a text is read."""
+        self.add(name, str(value))
+        written = isinstance(value, str) and argument in ARGUMENTS
+        return self.read(name, ARGUMENTS[argument]) if written else value
+
     def origin(self, name: str) -> str:
         """Return what an error about the argument is to say in addition."""
         value = f"={self.texts[name]}" if self.may_show else ""
