@@ -36,6 +36,7 @@ LAYERS = {
     # What a framework uses; each is imported by who uses that.
     "starlette": {"__init__"},
     "fastapi": {"__init__", "starlette"},
+    "flask": {"__init__", "psycopg"},
 }
 
 EFFECTS = {
@@ -61,7 +62,7 @@ FORBIDDEN = {
 }
 
 # These know what the resource is.
-KNOW_PSYCOPG = {"_errors", "psycopg", "testing"}
+KNOW_PSYCOPG = {"_errors", "psycopg", "testing", "flask"}
 
 
 def modules():

@@ -63,11 +63,10 @@ def check(timeout: float) -> None:
         for way, connect in ways.items():
             try:
                 address, server, role, *times = _look(connect(timeout))
+                pooler = _pooler(pool, timeout) if way == name else "-"
             except Exception as error:
                 errors.append(f"{way}: {_told(error)}")
             else:
-                direct = way != name
-                pooler = "-" if direct else pool.statistics().pooler
                 table.append([way, address, server, role, pooler, *times])
     if len(table) > 1:
         _show(table)
@@ -100,6 +99,14 @@ def _look(lease: AbstractContextManager[Connection[Any]]) -> list[str]:
             _milliseconds(connected),
             _milliseconds(median(trips)),
         ]
+
+
+def _pooler(pool: ConnectionPool[Any], timeout: float) -> str:
+    """Say what is in front of the server; two connections may show more than one."""
+    if pool.statistics().pooler == "undetermined" and pool.max_size != 1:
+        with pool.connection(timeout), pool.connection(timeout):
+            pass
+    return pool.statistics().pooler
 
 
 def _told(error: Exception) -> str:

@@ -124,8 +124,10 @@ def completed(
     """Return what was found, then given; a bound that was found bounds min_size."""
     arguments = {**found, **given}
     least = signature(init).parameters.get("min_size")
-    most = 0 if "max_size" in given else arguments.get("max_size") or 0
-    if "min_size" not in arguments and least is not None and 0 < most < least.default:
+    most = None if "max_size" in given else arguments.get("max_size")
+    # What is no number is refused by the constructor.
+    bound = isinstance(most, int) and least is not None and 0 < most < least.default
+    if bound and "min_size" not in arguments:
         arguments["min_size"] = most
     return arguments
 
