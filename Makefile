@@ -40,6 +40,10 @@ example-serverless: $(VENV)/.demo pgbouncer ## See 12 instances of a function sh
 example-fastapi: $(VENV)/.test ## See 40 downloads hold none of 4 connections
 	$(BIN)/python examples/fastapi
 
+.PHONY: example-flask
+example-flask: $(VENV)/.test ## See a guestbook in Flask, and its visitors' times
+	$(BIN)/python examples/flask
+
 .PHONY: test
 test: test-here test-integrations test-everywhere ## Run all tests, some in several environments
 
