@@ -41,18 +41,27 @@ class ConnectionAdapter(CommonAdapter[CT]):
 
     def connect(self) -> CT:
         """Open a connection."""
-        dsn = self._dsn(resolved(self.conninfo))
-        kwargs: dict[str, Any] = resolved(self.kwargs) or {}
-        kwargs = self._completed(dsn, kwargs)
+        conninfo, kwargs = self._arguments(self.conninfo)
         if self._credentials is None:
-            return self._opened(dsn.conninfo, kwargs, None)
+            return self._opened(conninfo, kwargs, None)
         held: Held = self._credentials.get()
         try:
-            return self._opened(dsn.conninfo, kwargs, held)
+            return self._opened(conninfo, kwargs, held)
         except psycopg.Error as error:
             if not self._may_be_renewed(error, held):
                 raise
-        return self._opened(dsn.conninfo, kwargs, self._credentials.get())
+        return self._opened(conninfo, kwargs, self._credentials.get())
+
+    def arguments(self, conninfo: Any) -> tuple[str, dict[str, Any]]:
+        """Return what somebody else is to connect with, as the pool does."""
+        text, kwargs = self._arguments(conninfo)
+        held: Held | None = self._credentials and self._credentials.get()
+        return text, {**kwargs, **(held.arguments() if held else {})}
+
+    def _arguments(self, conninfo: Any) -> tuple[str, dict[str, Any]]:
+        dsn = self._dsn(resolved(conninfo))
+        kwargs: dict[str, Any] = resolved(self.kwargs) or {}
+        return dsn.conninfo, self._completed(dsn, kwargs)
 
     def _opened(self, conninfo: str, kwargs: dict[str, Any], held: Held | None) -> CT:
         if held is not None:

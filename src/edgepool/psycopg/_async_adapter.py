@@ -47,18 +47,27 @@ class AsyncConnectionAdapter(CommonAdapter[ACT]):
 
     async def connect(self) -> ACT:
         """Open a connection."""
-        dsn = self._dsn(await result_of(resolved(self.conninfo)))
-        kwargs: dict[str, Any] = await result_of(resolved(self.kwargs)) or {}
-        kwargs = self._completed(dsn, kwargs)
+        conninfo, kwargs = await self._arguments(self.conninfo)
         if self._credentials is None:
-            return await self._opened(dsn.conninfo, kwargs, None)
+            return await self._opened(conninfo, kwargs, None)
         held: Held = await self._credentials.get()
         try:
-            return await self._opened(dsn.conninfo, kwargs, held)
+            return await self._opened(conninfo, kwargs, held)
         except psycopg.Error as error:
             if not self._may_be_renewed(error, held):
                 raise
-        return await self._opened(dsn.conninfo, kwargs, await self._credentials.get())
+        return await self._opened(conninfo, kwargs, await self._credentials.get())
+
+    async def arguments(self, conninfo: Any) -> tuple[str, dict[str, Any]]:
+        """Return what somebody else is to connect with, as the pool does."""
+        text, kwargs = await self._arguments(conninfo)
+        held: Held | None = self._credentials and await self._credentials.get()
+        return text, {**kwargs, **(held.arguments() if held else {})}
+
+    async def _arguments(self, conninfo: Any) -> tuple[str, dict[str, Any]]:
+        dsn = self._dsn(await result_of(resolved(conninfo)))
+        kwargs: dict[str, Any] = await result_of(resolved(self.kwargs)) or {}
+        return dsn.conninfo, self._completed(dsn, kwargs)
 
     async def _opened(
         self, conninfo: str, kwargs: dict[str, Any], held: Held | None

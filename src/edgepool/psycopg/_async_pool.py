@@ -357,6 +357,21 @@ class AsyncConnectionPool(
         self._stop_listeners()
         await super().close(timeout)
 
+    # procrastinate calls these for the connection on which it listens, beside the pool.
+    # That has to lead past a pooler.
+
+    async def _resolve_conninfo(self) -> str:
+        return (await self._beside())[0]
+
+    async def _resolve_kwargs(self) -> dict[str, Any]:
+        return (await self._beside())[1]
+
+    async def _beside(self) -> tuple[str, dict[str, Any]]:
+        direct = self.direct_conninfo
+        adapter: Any = self._adapter
+        address = self.conninfo if direct is None else direct
+        return cast("tuple[str, dict[str, Any]]", await adapter.arguments(address))
+
     @staticmethod
     async def check_connection(conn: ACT) -> None:
         """Send an empty query, in a round trip; raise if the connection is dead.

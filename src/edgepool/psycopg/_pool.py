@@ -348,6 +348,21 @@ class ConnectionPool(
         self._stop_listeners()
         super().close(timeout)
 
+    # procrastinate calls these for the connection on which it listens, beside the pool.
+    # That has to lead past a pooler.
+
+    def _resolve_conninfo(self) -> str:
+        return self._beside()[0]
+
+    def _resolve_kwargs(self) -> dict[str, Any]:
+        return self._beside()[1]
+
+    def _beside(self) -> tuple[str, dict[str, Any]]:
+        direct = self.direct_conninfo
+        adapter: Any = self._adapter
+        address = self.conninfo if direct is None else direct
+        return cast("tuple[str, dict[str, Any]]", adapter.arguments(address))
+
     @staticmethod
     def check_connection(conn: CT) -> None:
         """Send an empty query, in a round trip; raise if the connection is dead.
