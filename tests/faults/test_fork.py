@@ -13,20 +13,12 @@ import gc
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
-import urllib.request
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from pathlib import Path
 
 import psycopg
 import pytest
 
 from edgepool import BorrowedBeforeFork, PoolClosed
-from edgepool.testing._address import release_port, reserve_port
-from support import tls
 from support.conservation import conserved
 from support.forks import Child, storm
 from support.parity import (
@@ -37,7 +29,6 @@ from support.parity import (
     lend,
     pid,
     result,
-    run_blocking,
     spawn,
 )
 from support.pg import (
@@ -52,57 +43,10 @@ from support.pg import (
     set_autocommit,
     size,
 )
+from support.programs import run_program
 
-PROGRAMS = Path(__file__).parent / "programs"
 QUERIES = 1500
 IN_TIME = 60.0
-
-
-@pytest.fixture(scope="session")
-def tls_server():
-    running = tls.server(max_connections=50)
-    yield running
-    running.close()
-
-
-class Way:
-    """How the pool gets to its server: the server, and a conninfo for it."""
-
-    def __init__(self, server, conninfo):
-        self.server = server
-        self.conninfo = conninfo
-        self.name = application_name(conninfo)
-
-
-@pytest.fixture(params=["tcp", "tls"])
-def way(request, conninfo):
-    """Over plain TCP, and over TLS."""
-    if request.param == "tcp":
-        return Way(request.getfixturevalue("server"), conninfo)
-    server = request.getfixturevalue("tls_server")
-    name = application_name(conninfo)
-    return Way(server, tls.conninfo(server, application_name=name))
-
-
-def run_program(name, *arguments):
-    """Run a program of this folder as a user would; give what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", PROGRAMS / name, *map(str, arguments)],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=IN_TIME,
-        check=False,
-    )
-
-    assert done.returncode == 0, done.stderr
-
-    return done.stdout
-
-
-def environment():
-    paths = [str(PROGRAMS.parents[1]), str(PROGRAMS)]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 # --- parent and child -----------------------------------------------------------------
@@ -626,145 +570,3 @@ def test_an_adapter_that_fails_to_disown_hinders_no_other(conninfo):
     out = run_program("failing_adapter.py", conninfo)
 
     assert "3 disowned, the others served\n" == out
-
-
-# --- servers that fork ----------------------------------------------------------------
-
-
-def echoed(answers):
-    """Tell which numbers came back, which workers and which sessions were at work."""
-    numbers, workers, backends = (
-        [answer[key] for answer in answers] for key in ("number", "worker", "backend")
-    )
-    return numbers, set(workers), set(backends)
-
-
-def test_the_workers_of_multiprocessing_have_sessions_of_their_own(conninfo):
-    said = json.loads(run_program("many_processes.py", conninfo))
-    numbers, workers, backends = echoed(said["theirs"])
-    own, _, ours = echoed(said["own"])
-
-    assert list(range(200)) == numbers
-    assert list(range(1000, 1100)) == own
-    assert len(workers) > 1
-    assert not backends & {*ours, *said["preloaded"]}
-    assert said["after"] in {*ours, *said["preloaded"]}
-
-
-@pytest.fixture
-def start(tmp_path):
-    """Start programs that run beside the test, and end them after it."""
-    running = []
-
-    def start(*command, **variables):
-        log = (tmp_path / f"log-{len(running)}").open("w+")
-        process = subprocess.Popen(
-            [sys.executable, *map(str, command)],
-            env={**environment(), **variables},
-            cwd=tmp_path,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-        running.append((process, log))
-        return process
-
-    yield start
-    for process, log in running:
-        if process.poll() is None:
-            process.terminate()
-        try:
-            process.wait(IN_TIME)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        log.seek(0)
-        print(log.read())
-        log.close()
-
-
-def fetched(port, number):
-    url = f"http://127.0.0.1:{port}/{number}"
-    with urllib.request.urlopen(url, timeout=IN_TIME) as response:
-        return json.load(response)
-
-
-def answers_of(port, numbers):
-    with ThreadPoolExecutor(8) as clients:
-        return list(clients.map(partial(fetched, port), numbers))
-
-
-def answers(port):
-    try:
-        return fetched(port, 0)
-    except OSError:
-        return None
-
-
-@pytest.mark.parametrize("kind", ["sync", "gthread"])
-def test_the_workers_of_a_preloading_gunicorn_have_sessions_of_their_own(
-    kind, way, start
-):
-    port = reserve_port()
-    gunicorn = start(
-        *("-m", "gunicorn", "--preload", "--workers=2", "--threads", "4"),
-        *("--worker-class", kind, "--bind", f"127.0.0.1:{port}", "web:app"),
-        DATABASE_URL=way.conninfo,
-    )
-    first = run_blocking(eventually(lambda: answers(port), within=IN_TIME))
-    seen = []
-    while len({answer["worker"] for answer in seen}) < 2:
-        seen += answers_of(port, range(len(seen), len(seen) + 100))
-    numbers, workers, backends = echoed(seen)
-
-    assert list(range(len(seen))) == numbers
-    assert not backends & set(first["preloaded"])
-
-    # A worker that dies takes no session of the master's with it.
-    os.kill(min(workers), signal.SIGKILL)
-    run_blocking(eventually(lambda: not exists(min(workers))))
-    after = answers_of(port, range(100))
-
-    assert list(range(100)) == echoed(after)[0]
-    with psycopg.connect(way.server.conninfo, autocommit=True) as admin:
-        sessions = Sessions(admin, way.name)
-
-        assert set(first["preloaded"]) <= set(sessions.pids)
-
-        gunicorn.terminate()
-        gunicorn.wait(IN_TIME)
-        run_blocking(eventually(lambda: sessions.count == 0))
-    release_port(port)
-
-
-def exists(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def test_the_workers_of_celery_have_sessions_of_their_own(way, start, tmp_path):
-    variables = {"DATABASE_URL": way.conninfo, "BROKER": str(tmp_path / "broker")}
-    start(
-        *("-m", "celery", "--app=jobs", "worker", "--pool=prefork", "--concurrency=2"),
-        *("--without-gossip", "--without-mingle", "--without-heartbeat"),
-        **variables,
-    )
-    done = subprocess.run(
-        [sys.executable, PROGRAMS / "jobs.py"],
-        env={**environment(), **variables},
-        capture_output=True,
-        text=True,
-        timeout=2 * IN_TIME,
-        check=False,
-    )
-
-    assert done.returncode == 0, done.stderr
-
-    said = json.loads(done.stdout)
-    numbers, workers, backends = echoed(said)
-
-    assert list(range(100)) == numbers
-    assert 2 == len(workers)
-    assert not backends & set(said[0]["preloaded"])

@@ -1,6 +1,7 @@
-"""A WSGI application whose pool is opened and used before gunicorn forks.
+"""A WSGI application, and its pool.
 
-DATABASE_URL says where to.
+DATABASE_URL says where to. With BEFORE_THE_FORK, which may be anything, the pool is
+opened and used as soon as it is imported.
 """
 
 from __future__ import annotations
@@ -10,18 +11,20 @@ import os
 
 from edgepool import ConnectionPool
 
-pool = ConnectionPool(os.environ["DATABASE_URL"], min_size=2, max_size=4, open=True)
-pool.wait()
+pool = ConnectionPool(os.environ["DATABASE_URL"], min_size=2, max_size=4)
+PRELOADED = []
 
-with pool.connection() as first, pool.connection() as second:
-    PRELOADED = [first.info.backend_pid, second.info.backend_pid]
+if "BEFORE_THE_FORK" in os.environ:
+    pool.open(wait=True)
+    with pool.connection() as first, pool.connection() as second:
+        PRELOADED = [first.info.backend_pid, second.info.backend_pid]
 
 
 def app(environ, start_response):
     """Echo the number in the path, by way of the server."""
     number = int(environ["PATH_INFO"].strip("/"))
     with pool.connection() as conn:
-        query = "select %s::int, pg_backend_pid()"
+        query = "select %s::int, pg_backend_pid() from pg_sleep(0.002)"
         echo, backend = conn.execute(query, [number]).fetchone()
     answer = {
         "number": echo,
