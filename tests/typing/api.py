@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import psycopg
 import psycopg_pool
+from flask import Flask
 from psycopg.rows import DictRow, TupleRow, dict_row
 from typing_extensions import assert_type
 
@@ -29,6 +30,7 @@ from edgepool import (
     TooManyRequests,
     Watchful,
 )
+from edgepool.flask import EdgePool
 from edgepool.testing import (
     AsyncFakeAdapter,
     AsyncTransactionalPool,
@@ -374,3 +376,15 @@ async def pools_of_loops() -> None:
     async with pools().connection() as conn:
         assert_type(conn, psycopg.AsyncConnection[TupleRow])
     assert_type(await pools().shared_conninfo(), str)
+
+
+def a_pool_of_a_flask_application(app: Flask) -> None:
+    db = EdgePool(app, name="reports", pool_class=NullConnectionPool, max_size=3)
+    assert_type(db.connection, psycopg.Connection[TupleRow])
+    assert_type(db.pool, ConnectionPool[psycopg.Connection[TupleRow]])
+
+    by_name = EdgePool(connection_class=psycopg.Connection[DictRow])
+    by_name.init_app(app)
+    assert_type(by_name.connection, psycopg.Connection[DictRow])
+    assert_type(by_name.give_back(), None)
+    EdgePool("web")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
