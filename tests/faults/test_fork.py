@@ -14,11 +14,13 @@ import json
 import os
 import signal
 import threading
+import time
 
 import psycopg
 import pytest
 
 from edgepool import BorrowedBeforeFork, PoolClosed
+from edgepool.psycopg._leases import lend as lend_entry
 from support.conservation import conserved
 from support.forks import Child, storm
 from support.parity import (
@@ -460,6 +462,17 @@ async def test_a_fork_in_mid_configure(colour, conninfo, server):
         await conserved(pool, server, application_name(conninfo))
 
 
+def at_work():
+    return [t for t in threading.enumerate() if t.name == "edgepool-worker"]
+
+
+def raw_fork():
+    """Fork as uWSGI does, without a word to Python."""
+    if (child := ctypes.PyDLL(None).fork()) == 0:
+        asyncio._set_running_loop(None)  # as a hook of asyncio would have done
+    return child
+
+
 async def test_a_fork_that_python_does_not_notice(colour, way):
     """As uWSGI's. It shows at the first borrow.
 
@@ -469,24 +482,57 @@ async def test_a_fork_that_python_does_not_notice(colour, way):
     async def in_the_child():
         return await storm(pool, 100)
 
-    def at_work():
-        return [t for t in threading.enumerate() if t.name == "edgepool-worker"]
-
-    def fork():
-        if (child := ctypes.PyDLL(None).fork()) == 0:
-            asyncio._set_running_loop(None)  # as a hook of asyncio would have done
-        return child
-
     async with colour.pool(way.conninfo, min_size=4) as pool:
         await at_rest(pool, 4)
         await eventually(lambda: not at_work())
-        child = Child(colour, in_the_child, fork=fork)
+        child = Child(colour, in_the_child, fork=raw_fork)
         ours, theirs = await storm(pool, 100), await child.outcome()
 
         assert (100, [], []) == ours.summary()
         assert (100, [], []) == theirs.summary()
         assert not ours.pids & theirs.pids
         await conserved(pool, way.server, way.name)
+
+
+async def test_threads_that_notice_at_the_same_time_share_nothing_with_the_parent(
+    conninfo, server, sessions
+):
+    """Each has an inherited connection in his hands; one is first to start over."""
+
+    async def in_the_child():
+        engine = pool._engine
+        start_over, noticing = engine.start_over, threading.Event()
+        late = engine.core.borrow(time.monotonic(), None)
+        lent = []
+
+        def slow(parent):
+            noticing.set()
+            other.join(0.1)  # he would be served by now if he did not wait
+            start_over(parent)
+
+        def second():
+            noticing.wait(IN_TIME)
+            lent.append(pool.getconn())
+
+        engine.start_over = slow
+        other = threading.Thread(target=second)
+        other.start()
+        lent.append(pool.getconn())
+        other.join()
+        entry = engine.settle(late, time.monotonic(), None, None)
+        lent.append(lend_entry(pool, entry))
+        return {pid(conn) for conn in lent}, pool.statistics()
+
+    async with THREADS.pool(conninfo, min_size=4) as pool:
+        await at_rest(pool, 4)
+        parents = set(sessions.pids)
+        await eventually(lambda: not at_work())
+        child = Child(THREADS, in_the_child, fork=raw_fork)
+        theirs, statistics = await child.outcome()
+
+        assert 3 == len(theirs - parents)
+        assert (3, 0) == (statistics.in_use, statistics.lost)
+        await conserved(pool, server, application_name(conninfo))
 
 
 # --- what is left ---------------------------------------------------------------------

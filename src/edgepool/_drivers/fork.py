@@ -14,6 +14,7 @@ import os
 import select
 import selectors
 from collections.abc import Callable, Iterable
+from threading import RLock
 from typing import Protocol, TypeVar
 from weakref import WeakSet
 
@@ -56,6 +57,9 @@ def _page() -> mmap.mmap | bytearray:
 UNFORKED = _page()
 
 _pid = os.getpid()
+
+# Only for those who notice: in the hook there is no other thread.
+_noticing = RLock()
 
 
 def enrol(heir: Heir) -> None:
@@ -111,9 +115,21 @@ def each(step: Callable[[T], object], items: Iterable[T]) -> None:
 def notice() -> None:
     """Start over: this is a child that was just forked."""
     global _pid
-    UNFORKED[0] = 1
     parent, _pid = _pid, os.getpid()
-    each(lambda heir: heir.start_over(parent), list(_heirs))
+    try:
+        each(lambda heir: heir.start_over(parent), list(_heirs))
+    finally:
+        UNFORKED[0] = 1
+
+
+def notice_late() -> None:
+    """Start over in a child whose fork nobody has told of; once, for all its threads.
+
+    Who comes second waits until all that was inherited is known to be.
+    """
+    with _noticing:
+        if not UNFORKED[0]:
+            notice()
 
 
 if hasattr(os, "register_at_fork"):

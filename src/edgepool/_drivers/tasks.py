@@ -85,7 +85,7 @@ class TaskDriver(Background[T]):
     ) -> Entry[T]:
         """Finish a borrow: wait if there is no entry; make sure that it is alive."""
         if not UNFORKED[0]:  # a child, and nobody has said so
-            fork.notice()
+            fork.notice_late()
             entry = None
         if timeout is None:
             timeout = self.core.settings.timeout

@@ -99,7 +99,7 @@ class ThreadDriver(DriverBase[T]):
     ) -> Entry[T]:
         """Finish a borrow: wait if there is no entry; make sure that it is alive."""
         if not UNFORKED[0]:  # a child, and nobody has said so
-            fork.notice()
+            fork.notice_late()
             entry = None
         core = self.core
         try:
