@@ -36,6 +36,10 @@ demo: $(VENV)/.demo ## See 200 threads and 1,000 tasks share ten connections
 example-serverless: $(VENV)/.demo pgbouncer ## See 12 instances of a function share 4 sessions
 	$(BIN)/python examples/serverless
 
+.PHONY: example-shop
+example-shop: $(VENV)/.test ## See one shop in Flask, in Django and in FastAPI, under load
+	$(BIN)/python examples/shop flask django fastapi
+
 .PHONY: test
 test: test-here test-integrations test-everywhere ## Run all tests, some in several environments
 

@@ -69,7 +69,7 @@ def accounts(admin: psycopg.Connection) -> list[str]:
 
 
 def visit(framework: str, server: PostgresServer, options: argparse.Namespace) -> bool:
-    """Open the shop of a framework for a while; print a line, tell whether all is well."""
+    """Open a shop for a while; print a line about it; tell whether all is well."""
     with psycopg.connect(server.conninfo, autocommit=True) as admin:
         admin.execute("DROP TABLE IF EXISTS orders, products")
         admin.execute(SCHEMA)

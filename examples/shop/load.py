@@ -68,9 +68,7 @@ class Customer:
         if self._random.random() < 0.02:
             self._request("export", "GET", "/orders.csv")
 
-    def _request(
-        self, kind: str, method: str, path: str, body: object = None
-    ) -> Any:
+    def _request(self, kind: str, method: str, path: str, body: object = None) -> Any:
         started = time.perf_counter()
         answer: Any = None
         status: int | str
