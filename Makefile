@@ -44,6 +44,10 @@ example-fastapi: $(VENV)/.test ## See 40 downloads hold none of 4 connections
 example-flask: $(VENV)/.test ## See a guestbook in Flask, and its visitors' times
 	$(BIN)/python examples/flask
 
+.PHONY: example-shop
+example-shop: $(VENV)/.test ## See one shop in Flask, in Django and in FastAPI, under load
+	$(BIN)/python examples/shop flask django fastapi
+
 .PHONY: test
 test: test-here test-integrations test-everywhere ## Run all tests, some in several environments
 
