@@ -262,6 +262,8 @@ def test_a_borrower_examines_what_is_over_its_age():
     pool.warm_up(1)
     entry = pool.borrow()
 
+    pool.core.examine(pool.now, entry)
+
     assert 60.0 == entry.due_at == entry.expires_at
 
 
