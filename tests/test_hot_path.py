@@ -14,6 +14,7 @@ import sys
 import psycopg
 import pytest
 
+import edgepool.psycopg._leases
 import edgepool.psycopg._pool
 from edgepool import AsyncConnectionPool, AsyncPool, ConnectionPool, Pool
 from edgepool.testing import AsyncFakeAdapter, FakeAdapter, FakeServer
@@ -69,22 +70,24 @@ def clock():
 
 @pytest.fixture
 def pool(clock, monkeypatch):
-    monkeypatch.setattr(edgepool.psycopg._pool, "monotonic", clock)
+    for module in (edgepool.psycopg._pool, edgepool.psycopg._leases):
+        monkeypatch.setattr(module, "monotonic", clock)
     pool = ConnectionPool(
         connection_class=FakeConnection, min_size=1, open=False, pooler="none"
     )
-    pool._engine.clock = clock
+    pool._engine.clock = pool._engine.wall = clock
     with pool:
         pool.wait()
         yield pool
 
 
 @pytest.fixture
-def async_pool(clock):
+def async_pool(clock, monkeypatch):
+    monkeypatch.setattr(edgepool.psycopg._leases, "monotonic", clock)
     pool = AsyncConnectionPool(
         connection_class=AsyncFakeConnection, min_size=1, open=False, pooler="none"
     )
-    pool._engine.clock = clock
+    pool._engine.clock = pool._engine.wall = clock
     return pool
 
 
@@ -165,7 +168,7 @@ def test_awaited_getconn_and_putconn_call_6_functions(async_pool):
 def test_a_pool_of_anything_calls_8_functions(clock):
     server = FakeServer(clock=clock)
     with Pool(FakeAdapter(server), min_size=1, check_after=NEVER) as pool:
-        pool._engine.clock = clock
+        pool._engine.clock = pool._engine.wall = clock
         pool.wait()
 
         def cycle():
@@ -179,7 +182,7 @@ def test_a_pool_of_anything_calls_8_functions(clock):
 def test_an_async_pool_of_anything_calls_8_functions(clock):
     server = FakeServer(clock=clock)
     pool = AsyncPool(AsyncFakeAdapter(server), min_size=1, check_after=NEVER)
-    pool._engine.clock = clock
+    pool._engine.clock = pool._engine.wall = clock
 
     async def cycle():
         async with pool.borrow():
@@ -193,7 +196,7 @@ def test_an_async_pool_of_anything_calls_8_functions(clock):
 
 def test_a_probe_adds_7_calls_to_a_with_block(pool, clock):
     def cycle():
-        clock.now += 1.0
+        clock.now += 0.001
         with pool.connection():
             pass
 
@@ -202,11 +205,32 @@ def test_a_probe_adds_7_calls_to_a_with_block(pool, clock):
 
 def test_a_probe_adds_7_calls_to_an_async_with_block(async_pool, clock):
     async def cycle():
-        clock.now += 1.0
+        clock.now += 0.001
         async with async_pool.connection():
             pass
 
     assert len(awaited_calls_of(async_pool, cycle)) <= 8 + 7
+
+
+# --- it has been idle for so long that the machine may have been suspended ------------
+
+
+def test_a_look_at_the_wall_adds_1_call_to_a_with_block(pool, clock):
+    def cycle():
+        clock.now += 1.0
+        with pool.connection():
+            pass
+
+    assert len(calls_of(cycle)) <= 8 + 7 + 1
+
+
+def test_a_look_at_the_wall_adds_1_call_to_an_async_with_block(async_pool, clock):
+    async def cycle():
+        clock.now += 1.0
+        async with async_pool.connection():
+            pass
+
+    assert len(awaited_calls_of(async_pool, cycle)) <= 8 + 7 + 1
 
 
 # --- what there is none of ------------------------------------------------------------

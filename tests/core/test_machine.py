@@ -53,7 +53,7 @@ which = st.integers(0, 5)
 """Picks one of several; modulo, so that it can be drawn before it is known of what."""
 
 mostly = st.sampled_from([True, True, True, False])
-kinds = st.sampled_from(ErrorClass)
+kinds = st.sampled_from([*ErrorClass, *[ErrorClass.SUSPECT] * 3])
 hows = st.sampled_from(["clean", "dirty", "dirty", "broken"])
 seldom = st.sampled_from([False, False, False, True])
 
@@ -343,7 +343,8 @@ class Histories(RuleBasedStateMachine):
         pool, settings = self.pool, self.pool.core.settings
         while pool.stats.size < settings.min_size:
             stats = pool.stats
-            assert stats.failing_since is not None or stats.ceiling is not None
+            brief = pool.now < pool.spare_from
+            assert brief or stats.failing_since is not None or stats.ceiling is not None
             pool.tick(at=max(pool.now, pool.wake_at))
             pool.work()
         until = pool.now + settings.max_idle
@@ -351,6 +352,9 @@ class Histories(RuleBasedStateMachine):
             pool.tick(at=max(pool.now, pool.wake_at))
             pool.work()
         pool.now = until
+        while pool.now < pool.spare_from and pool.stats.size < settings.min_size:
+            pool.tick(at=pool.wake_at)
+            pool.work()
 
         assert settings.min_size == pool.stats.size
 

@@ -262,6 +262,8 @@ def test_a_borrower_examines_what_is_over_its_age():
     pool.warm_up(1)
     entry = pool.borrow()
 
+    pool.core.examine(pool.now, entry)
+
     assert 60.0 == entry.due_at == entry.expires_at
 
 
@@ -320,6 +322,62 @@ def test_a_new_max_lifetime_holds_for_connections_opened_from_then_on():
     pool.configure(max_lifetime=600.0, min_size=2)
 
     assert [60.0, 600.0] == [old.expires_at, pool.connect_one().expires_at]
+
+
+def brief(**settings):
+    """Make a pool with one connection, which is too old by now: it lives for 0.1 s."""
+    pool = Driven(min_size=1, max_size=2, max_lifetime=0.1, renewal=0.05, **settings)
+    pool.connect_one()
+    pool.tick(at=0.1)
+    pool.close_one()
+    return pool
+
+
+def test_what_lives_for_less_than_a_second_is_replaced_once_a_second():
+    pool = brief()
+
+    assert [] == pool.wanted(Connect)
+    assert 1.0 == pool.wake_at
+
+    pool.tick(at=1.0)
+
+    assert 1 == len(pool.wanted(Connect))
+
+
+def test_it_is_not_replaced_ahead_of_time_either():
+    pool = brief()
+    pool.tick(at=1.0)
+    pool.now = 1.5
+    pool.connect_one()
+
+    pool.tick(at=1.599)
+
+    assert 1 == len(pool.wanted(Connect))
+
+    pool.connect_one()
+    pool.tick(at=1.697)
+
+    assert [] == pool.wanted(Connect)
+
+
+@pytest.mark.parametrize("kind", ["borrow", "ready"])
+def test_who_waits_does_not_wait_for_that_second(kind):
+    pool = brief()
+    if kind == "borrow":
+        pool.wait()
+    else:
+        pool.wait_for(pool.core.when_ready)
+
+    assert 1 == len(pool.wanted(Connect))
+
+
+def test_what_lives_for_a_second_is_replaced_at_once():
+    pool = Driven(min_size=1, max_size=2, max_lifetime=1.0)
+    pool.connect_one()
+
+    pool.tick(at=1.0)
+
+    assert 1 == len(pool.wanted(Connect))
 
 
 # --- replaced, not lost -----------------------------------------------------------

@@ -1077,6 +1077,54 @@ async def test_drain_replaces_what_is_being_opened_and_reset(world):
     assert {1, 2}.isdisjoint(session.number for session in world.server.sessions)
 
 
+@pytest.mark.parametrize("set_back", [0.0, 7200.0])
+async def test_after_the_machine_was_suspended_all_sessions_are_new(world, set_back):
+    pool = await world.open_pool(min_size=2, max_size=3)
+    held = await world.borrow(pool)
+    await world.sleep(1.0)
+    world.suspend(-set_back)  # somebody sets the clock
+    await world.lend(pool)
+    await world.sleep(1.0)
+
+    world.suspend(11.0)
+
+    assert 3 == await world.lend(pool)
+
+    await held.give_back()
+    await world.quiet()
+
+    assert not held.session.alive
+    assert {3, 4} == {session.number for session in world.server.sessions}
+
+
+async def test_a_short_sleep_ends_no_session(world):
+    pool = await world.open_pool()
+    for _ in range(2):
+        await world.sleep(1.0)
+        world.suspend(9.0)
+
+        assert 1 == await world.lend(pool)
+
+
+async def test_who_sleeps_twice_has_new_sessions_twice(world):
+    pool = await world.open_pool()
+    for number in (2, 3):
+        await world.sleep(1.0)
+        world.suspend(3600.0)
+
+        assert number == await world.lend(pool)
+        assert number == await world.lend(pool)
+
+
+async def test_a_busy_pool_does_not_look_whether_the_machine_has_slept(world):
+    pool = await world.open_pool()
+    await world.lend(pool)
+    world.suspend(3600.0)
+    await world.sleep(0.009)
+
+    assert 1 == await world.lend(pool)
+
+
 async def test_settings_that_are_changed_hold_from_then_on(world):
     pool = await world.open_pool()
     held = await world.borrow(pool)

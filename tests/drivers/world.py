@@ -112,15 +112,25 @@ class World:
         self.pools = []
         # So many sessions the pools of this test may have at the same time.
         self.allowed = 0
+        # What the wall clock has gained on the monotonic one.
+        self._gained = 0.0
 
     def pool(self, **settings):
         """Make a pool of the fake server's sessions; not open yet."""
         # Who tests is one thread, or one task, and borrows again and again.
         settings = {"min_size": 1, "open": False, "nested": "wait"} | settings
         pool = self.Pool(self.Adapter(self.server), **settings)
+        pool._engine.wall = self.wall
         self.pools.append(pool)
         self.allowed += pool.max_size
         return pool
+
+    def suspend(self, seconds):
+        """Have the machine sleep: the monotonic clock stands still."""
+        self._gained += seconds
+
+    def wall(self):
+        return self.now + self._gained
 
     async def open_pool(self, **settings):
         """Make a pool and open it: `min_size` sessions are there, and idle."""

@@ -9,15 +9,26 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from edgepool._drivers import threads
+from edgepool._drivers import base, threads
 from edgepool._drivers.housekeeper import Housekeeper
 from edgepool.testing._processes import wait_until_suspended
-from support.parity import PATIENCE, borrowed, eventually, lend, pause, result, waiter
+from support.parity import (
+    PATIENCE,
+    borrowed,
+    entered,
+    eventually,
+    fetch,
+    lend,
+    pause,
+    result,
+    waiter,
+)
 from support.pg import beside, load
 from support.pgbouncer import PgBouncer
 
@@ -149,6 +160,22 @@ async def test_a_null_pool_has_nothing_that_could_die_in_a_freeze(instance, sess
 
     assert one.call()
     assert one.end() == (0, "")
+
+
+async def test_after_the_machine_was_suspended_nothing_forgotten_is_lent(
+    colour, proxy, monkeypatch
+):
+    # Nothing short of suspending this machine stops its monotonic clock.
+    gained = 0.0
+    monkeypatch.setattr(base, "time", lambda: time.time() + gained)
+    async with colour.pool(proxy.conninfo(), min_size=1) as pool:
+        before = await lend(pool)
+        proxy.forget()
+        gained = 3600.0
+        await pause(0.02)
+
+        async with entered(pool.connection(timeout=PATIENCE)) as conn:
+            assert await fetch(conn, "select pg_backend_pid()") != before
 
 
 # --- many instances before one pooler -------------------------------------------------

@@ -249,6 +249,7 @@ REFUSALS = [
     pytest.param({"user": "plain", "dbname": "private"}, "42501", id="no CONNECT"),
     pytest.param({"dbname": "shut"}, "55000", id="not accepting connections"),
     pytest.param({"dbname": "broken"}, "55000", id="invalid database"),
+    pytest.param({"options": "-c colour=red"}, "42704", id="unknown parameter"),
 ]
 
 
@@ -259,7 +260,7 @@ def test_an_english_refusal_has_its_sqlstate(
     error = failure(strict.conninfo_for(**parameters))
 
     assert sqlstate == sqlstate_of(error)
-    assert (sqlstate in {"28P01", "28000", "3D000"}) is is_permanent(error)
+    assert (sqlstate in {"28P01", "28000", "3D000", "42704"}) is is_permanent(error)
 
 
 @traces_refusals
@@ -379,6 +380,13 @@ def test_a_refusal_that_is_hard_to_provoke_is_known_too(
         ("password authentication failed", "28P01", "CREDENTIALS"),
         ("no such user: app", "28P01", "CREDENTIALS"),
         ("no such database: shop", "3D000", "FAIL_FAST"),
+        ("unsupported startup parameter: options", "42704", "FAIL_FAST"),
+        ("unsupported startup parameter in options: jit", "42704", "FAIL_FAST"),
+        (
+            "unsupported options startup parameter: only '-c config=val' and"
+            " '--config=val' are allowed",
+            *("42704", "FAIL_FAST"),
+        ),
         ('database "shop" is disabled', None, "ORDINARY"),
     ],
 )

@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -95,6 +96,20 @@ async def test_it_may_give_the_role_as_well(colour, role, guarded, provider):
         assert role.name == conn.info.user
 
         await result(pool.putconn(conn))
+
+
+async def test_it_has_expired_if_the_machine_was_suspended_for_so_long(
+    colour, role, provider, monkeypatch
+):
+    gained = [0.0]
+    wall = SimpleNamespace(time=lambda: time.time() + gained[0])
+    monkeypatch.setattr(edgepool.psycopg._credentials, "time", wall)
+    provider.answer = Credential("right", expires_in=900)
+    async with colour.null_pool(role.conninfo(), credentials=provider) as pool:
+        for gained[0], calls in ((0.0, 1), (800.0, 1), (900.0, 2)):
+            await lend(pool)
+
+            assert calls == provider.calls
 
 
 async def test_a_direct_connection_has_the_same(colour, role, provider):

@@ -117,6 +117,25 @@ async def test_every_session_may_die_again_and_again(colour, conninfo, sessions)
             assert await use(pool) == 1
 
 
+@pytest.mark.parametrize("kind", ["pool", "null_pool"])
+async def test_a_session_that_ends_with_its_connect_is_not_served(
+    colour, conninfo, sessions, kind
+):
+    # As if the process was frozen between the server's last word and the pool's news.
+    ended = []
+
+    async def configure(conn):
+        if not ended:
+            ended.append(pid(conn))
+            sessions.terminate(*ended)
+
+    made = getattr(colour, kind)
+    configure = colour.callback(configure)
+    async with made(conninfo, min_size=0, max_size=1, configure=configure) as pool:
+        assert await use(pool) == 1
+        assert len(ended) == lost(pool) == 1
+
+
 async def test_what_idle_session_timeout_ends_is_not_served(colour, conninfo, sessions):
     conninfo = make_conninfo(conninfo, options="-c idle_session_timeout=50")
     async with colour.pool(conninfo, min_size=3) as pool:

@@ -63,6 +63,21 @@ async def test_an_unknown_role_is_told_at_once(colour, conninfo):
         assert "does not exist" in str(await answer(pool))
 
 
+async def test_an_unknown_parameter_is_told_at_once(colour, conninfo):
+    coloured = make_conninfo(conninfo, options="-c colour=red")
+    async with colour.pool(coloured, min_size=1) as pool:
+        assert 'parameter "colour"' in str(await answer(pool))
+
+
+async def test_what_a_pooler_does_not_pass_on_is_told_at_once(colour, bouncer):
+    conninfo = bouncer("transaction").conninfo_for(options="-c jit=off")
+    async with colour.pool(conninfo, min_size=1) as pool:
+        cause = str(await answer(pool))
+
+    assert "unsupported startup parameter: options" in cause
+    assert "Leave the parameter out, or name it in PgBouncer's" in cause
+
+
 @pytest.mark.parametrize(
     "conninfo", ["host=127.0.0.1 nonsense", "no_such_option=1", "postgresql://[::1"]
 )

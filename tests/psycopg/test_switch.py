@@ -7,7 +7,7 @@ import pytest
 
 from edgepool import ConnectFailed, PoolClosed, PoolTimeout
 from edgepool.testing import PostgresServer
-from support.parity import entered, eventually, lend, result
+from support.parity import borrowed, entered, eventually, lend, result
 from support.pg import Sessions, at_rest, beside, error_of, load, more
 
 NAME = "moving"
@@ -78,7 +78,7 @@ async def test_over_is_half_a_minute_by_default(
         assert {*sessions.pids, *there.pids} >= {await lend(pool)}
 
 
-async def test_the_first_connection_is_not_kept(colour, conninfo, address, there):
+async def test_the_first_connections_are_not_kept(colour, conninfo, address, there):
     async with colour.pool(conninfo, min_size=0, max_size=1) as pool:
         await switch(pool, address)
 
@@ -99,6 +99,42 @@ async def test_a_server_that_is_down_changes_nothing(
         assert isinstance(error, PoolTimeout)
         assert "refused" in str(error.__cause__)
         await unchanged(pool, conninfo, sessions, before)
+
+
+@pytest.fixture
+def small(other):
+    """An address of the other server at which there is room for two."""
+    with psycopg.connect(other.conninfo, autocommit=True) as admin:
+        admin.execute("create role small login connection limit 2")
+        yield other.conninfo_for(user="small", application_name=NAME)
+        admin.execute("drop role small")
+
+
+async def test_a_server_that_is_soon_full_changes_nothing(
+    colour, conninfo, sessions, small, there
+):
+    async with colour.pool(conninfo, min_size=3) as pool:
+        await at_rest(pool, 3)
+        before = sessions.pids
+        error = await error_of(switch(pool, small, over=0, timeout=0.3))
+
+        assert type(error) is PoolTimeout
+        assert "too many connections for role" in str(error.__cause__)
+        await unchanged(pool, conninfo, sessions, before)
+        await eventually(lambda: not there.count)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"max_connecting": 2}])
+async def test_there_has_to_be_room_for_what_the_pool_has(
+    colour, conninfo, small, arguments
+):
+    # Two, or three of which no more than two are opened at the same time.
+    size = 2 + len(arguments)
+    async with colour.pool(conninfo, min_size=0, max_size=4, **arguments) as pool:
+        async with borrowed(pool, size):
+            await switch(pool, small, over=0)
+
+        assert small == pool.conninfo
 
 
 async def test_an_address_that_cannot_be_is_refused_at_once(

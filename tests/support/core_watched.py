@@ -28,7 +28,7 @@ from edgepool._core.backoff import EAGER, retry_delay
 from edgepool._core.ceiling import JITTER, LATEST, SOONEST
 from edgepool._core.entry import ALWAYS, NEVER
 from edgepool._core.overload import GRAIN, TARGETS
-from edgepool._core.planner import HANGS_AFTER
+from edgepool._core.planner import BRIEFEST, HANGS_AFTER
 from edgepool._core.transitions import TRANSITIONS
 
 from .core import REFUSED, Driven, Resource, nobody_sleeps
@@ -79,6 +79,8 @@ class Watched(Driven):
         self.beyond_from = self.beyond_by = ALWAYS
         # When the next connect may start beside another one.
         self.next_lane_at = ALWAYS
+        # From when on one may start for which nobody waits.
+        self.spare_from = ALWAYS
         # From when on one may start although there is no lane, or no need.
         self.beside_from = ALWAYS
 
@@ -457,6 +459,8 @@ class Watched(Driven):
             assert self.core.open
             assert stats.size <= settings.max_size, "more than max_size"
             assert self.now >= self.retry_from, "a connect during the backoff"
+            if not (self.queue or self.for_ready):
+                assert self.now >= self.spare_from, "nobody needs it so soon"
             if self._is_at_ceiling(stats.size - 1):
                 assert self.now >= self.beyond_from, "more than the server gave"
             lanes = 1 if self.failing_since is not None else settings.max_connecting
@@ -472,6 +476,8 @@ class Watched(Driven):
             assert self.now >= entry.proven_at + settings.check_after
         elif kind is Close and entry.state is State.CLOSING:
             self.seen[entry.reason] += 1
+            if entry.reason is Reason.EXPIRED and settings.max_lifetime < BRIEFEST:
+                self.spare_from = max(self.spare_from, entry.asked_at + BRIEFEST)
             assert self._may_retire(entry), f"closed: {entry.reason}"
 
     def _is_at_ceiling(self, size: int) -> bool:
@@ -599,11 +605,15 @@ class Watched(Driven):
         lanes = 1 if failing else settings.max_connecting
         startable = min(wanted, stats.max_size - stats.size, lanes - stats.opening)
         if startable > 0:
+            needless = not (self.queue or self.for_ready)
             waits = failing or self._is_at_ceiling(stats.size)
+            waits = waits or (needless and self.now < self.spare_from)
             assert waits or stats.opening, "wanted, and not under way"
             by = self.retry_by if failing else self.next_lane_at
             if stats.ceiling is not None:
                 by = max(by, self.beyond_by)
+            if needless:
+                by = max(by, self.spare_from)
             assert self.wake_at <= by, "wanted, and no timer is set"
             return
         may_hang = 0 < stats.opening < settings.max_connecting

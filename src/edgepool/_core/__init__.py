@@ -9,10 +9,12 @@ from .commands import Abort, Alarm, Check, Close, Command, Connect, Reset, Sweep
 from .core import PoolCore
 from .entry import NEVER, Entry, Note, Reason, Refusal, State, Tether, Waiter
 from .error_class import PERMANENT, ErrorClass
+from .planner import BRIEFEST
 from .settings import PROBE_AFTER, RENEWAL, STAGGER, Nested, Settings
 from .statistics import PoolStatistics
 
 __all__ = [
+    "BRIEFEST",
     "NEVER",
     "PERMANENT",
     "PROBE_AFTER",

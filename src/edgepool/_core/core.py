@@ -78,7 +78,9 @@ class PoolCore(Lending[T]):
             if (ahead := self.settings.renew_ahead(life)) > 0:
                 entry.renew_at = min(entry.renew_at, entry.expires_at - ahead)
             self._renew_by(entry.renew_at)
-        self.proven(now, entry)
+        # For a check. A probe is due: this may be told late, by an event loop that was
+        # busy, or in a process that was frozen.
+        entry.proven_at = now
         self._restore(entry)
         if entry.predecessor is not None:
             self._make_way(now, entry.predecessor)
@@ -157,7 +159,7 @@ class PoolCore(Lending[T]):
             self._retire(entry, Reason.LOST)
         else:
             if proven:
-                self.proven(now, entry)
+                entry.proven_at = now
             self._restore(entry)
         self._plan(now)
 

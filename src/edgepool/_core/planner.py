@@ -31,6 +31,11 @@ SHRINKING = (Reason.UNUSED, Reason.SURPLUS, Reason.UNPOOLED, Reason.CLOSED)
 # return sees it as a rule, but for one that began before the age was reached.
 OVERDUE = 60.0
 
+# With a max_lifetime next to nothing, what nobody borrows would be replaced all the
+# time. So what has become too old is not replaced sooner than this after it was asked
+# for, in seconds, unless somebody waits.
+BRIEFEST = 1.0
+
 # A connect that takes longer than this, in seconds, may be lost in the network for
 # good. Then another one is tried beside it, if somebody waits, so that a network that
 # is back serves whoever comes although an attempt from before still hangs. So much
@@ -74,6 +79,8 @@ class Planner(Generic[T]):
         # replacement inherits the clock, else max_idle would never see it unused.
         self._vacancies: deque[float] = deque()
         self._next_lane_at = ALWAYS
+        # From when on one may be opened that nobody waits for.
+        self._spare_at = ALWAYS
         # No later than the next moment at which `_renew` has something to do.
         self._renew_at = NEVER
         # From when on one may start beside those that are under way and may hang.
@@ -111,12 +118,12 @@ class Planner(Generic[T]):
             reason = Reason.UNPOOLED if self.open else Reason.CLOSED
             for entry in ledger.take_idle():
                 self._retire(entry, reason)
+        if queue.for_ready and ledger.established >= self.settings.min_size:
+            queue.announce(queue.for_ready)
         if self.open:
             self._grow(now)
             if now >= self._renew_at:
                 self._renew(now)
-        if queue.for_ready and ledger.established >= self.settings.min_size:
-            queue.announce(queue.for_ready)
         if queue.for_empty and not (self.open or ledger.tethers):
             queue.announce(queue.for_empty)
         self._calm = self._is_calm()
@@ -144,6 +151,8 @@ class Planner(Generic[T]):
             may_at = max(self._outage.retry_at, ceiling.opens_at(ledger.size))
             if ledger.connecting:
                 may_at = max(may_at, self._next_lane_at)
+            if not (self._queue.waiting or self._queue.for_ready):
+                may_at = max(may_at, self._spare_at)
             if now < may_at:
                 self._wake_by(may_at)
                 return
@@ -173,7 +182,7 @@ class Planner(Generic[T]):
         it all goes when it has to.
         """
         ledger, outage = self._ledger, self._outage
-        may = self.settings.keep_idle and now >= outage.retry_at
+        may = self.settings.keep_idle and now >= max(outage.retry_at, self._spare_at)
         may = may and not (ledger.connecting or self._queue.waiting)
         self._renew_at = NEVER
         for entry in list(ledger.entries()):
@@ -352,6 +361,8 @@ class Planner(Generic[T]):
     def _retire(self, entry: Entry[T], reason: Reason) -> None:
         if not self._ledger.retire(entry, reason):
             return
+        if reason is Reason.EXPIRED and self.settings.max_lifetime < BRIEFEST:
+            self._spare_at = max(self._spare_at, entry.asked_at + BRIEFEST)
         leaves_a_gap = reason not in SHRINKING and not entry.succeeded
         if self.open and self.settings.keep_idle and leaves_a_gap:
             self._vacancies.append(entry.idle_since)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Callable, Coroutine
-from time import monotonic
+from time import monotonic, time
 from typing import Any, TypeVar
 
 from .._adapter import Adapter, AsyncAdapter
@@ -15,6 +16,17 @@ from .housekeeper import WeakCallback
 from .tracking import Tracker
 
 T = TypeVar("T")
+
+log = logging.getLogger("edgepool.pool")
+
+# The monotonic clock may stand still while a machine is suspended, and the wall clock
+# does not. If it gains more than this, in seconds, the other side may have hung up
+# without a chance to say so. In less than that nobody does.
+SUSPENDED = 10.0
+
+# Nobody falls asleep and wakes up again in so short a rest, in seconds. So a busy pool
+# does not look at the wall clock, which costs a tenth of a microsecond.
+NAP = 0.010
 
 RoundTrip = Callable[[T], Coroutine[Any, Any, None]]
 """A step that takes a round trip, in the shape that flows await."""
@@ -72,8 +84,9 @@ class DriverBase(Driver[T]):
     ) -> None:
         self.name = name
         self.adapter = adapter
-        # A fake's, which may be virtual, or the real one.
+        # A fake's, which may be virtual, or the real ones.
         self.clock: Callable[[], float] = getattr(given, "clock", monotonic)
+        self.wall: Callable[[], float] = getattr(given, "clock", time)
         # Notes who borrows, if the user wants that.
         self.tracker: Tracker | None = None
         self.is_clean = given.is_clean
@@ -97,6 +110,7 @@ class DriverBase(Driver[T]):
         self.core = core
         core.nudge = WeakCallback(self._nudge)  # type: ignore[method-assign]
         self.faces = set()
+        self._wall_ahead = self.wall() - self.clock()
         # In a forked child, until there is something to do: who forked it.
         self._parent = 0
 
@@ -112,6 +126,21 @@ class DriverBase(Driver[T]):
         if self._parent:
             parent, self._parent = self._parent, 0
             fork.report(self.name, parent)
+
+    def _look_at_the_wall(self) -> None:
+        """If the machine was suspended since the last look, replace everything.
+
+        A probe asks the operating system, which was suspended as well.
+        """
+        ahead = self.wall() - self.clock()
+        gained = ahead - self._wall_ahead
+        if gained > SUSPENDED:
+            self.tell(self.core.drain)
+            log.info(
+                "%s: suspended for %.0f s: replacing all connections",
+                *(self.name, gained),
+            )
+        self._wall_ahead = ahead
 
     @abstractmethod
     def _nudge(self) -> None:

@@ -25,7 +25,7 @@ from .._core import (
 from .._errors import refused
 from . import fork
 from .background import Background
-from .base import no_number
+from .base import NAP, no_number
 from .deadlines import Deadline, Deadlines
 from .fork import UNFORKED
 from .tracking import A_MOMENT, Tracker, tell_of_leaks
@@ -121,6 +121,8 @@ class TaskDriver(Background[T]):
             if now < entry.due_at:
                 return entry
         core = self.core
+        if now - entry.idle_since > NAP:
+            self._look_at_the_wall()
         if not (core.is_overdue(now, entry) or core.examine(now, entry)):
             if self.is_alive(entry.resource):
                 return entry

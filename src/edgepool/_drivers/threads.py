@@ -33,7 +33,7 @@ from .._core import (
 )
 from .._errors import refused
 from . import fork
-from .base import DriverBase, no_number
+from .base import NAP, DriverBase, no_number
 from .blocking import Blocking
 from .deadlines import Deadline
 from .fork import UNFORKED
@@ -115,6 +115,8 @@ class ThreadDriver(DriverBase[T]):
                 now = self.clock()
                 if now < entry.due_at:
                     return entry
+            if now - entry.idle_since > NAP:
+                self._look_at_the_wall()
             if core.is_overdue(now, entry) or core.examine(now, entry):
                 entry.due_at = now  # for the flow to see to
             elif self.is_alive(entry.resource):

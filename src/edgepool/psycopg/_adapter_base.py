@@ -25,7 +25,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.pq import ConnStatus, TransactionStatus
 
 from .._adapter import PermanentError
-from .._core import NEVER, ErrorClass
+from .._core import BRIEFEST, NEVER, ErrorClass
 from ._cancel import ACTIVE, request_cancel, send_apart
 from ._detection import Detection
 from ._dsn import NOT_LIBPQ, Dsn, parse
@@ -57,10 +57,6 @@ connect_log = logging.getLogger("edgepool.connect")
 IDLE = int(TransactionStatus.IDLE)
 OK = int(ConnStatus.OK)
 UNKNOWN = int(TransactionStatus.UNKNOWN)  # of a connection that is closed or lost
-
-# A connection is used for so long at least, in seconds, whatever its credential says: a
-# clock may be wrong, and then every connection would be replaced as soon as it is open.
-BRIEFEST = 1.0
 
 # How long one more attempt may take that asks a server for the SQLSTATE of a refusal
 # which it gave in another language, in seconds.
@@ -348,7 +344,10 @@ class CommonAdapter(Generic[C]):
         return refused and bool(self._credentials.reject(held))
 
     def lasts(self, conn: C, /) -> float:
-        """Tell how long a new connection may be used, in seconds."""
+        """Tell how long a new connection may be used, in seconds.
+
+        Not too briefly, whatever its credential says: a clock may be wrong.
+        """
         until: float = getattr(conn, "_edgepool_until", NEVER)
         return max(until - monotonic(), BRIEFEST)
 

@@ -26,7 +26,7 @@ from psycopg.conninfo import make_conninfo
 from .._core import PERMANENT, ErrorClass
 from .._flows import PROGRAMMING_ERRORS
 from ._error_classes import CLASSES
-from ._refusals import Failure, english, failures_of
+from ._refusals import Failure, english, failures_of, hint_on
 from ._sqlstate_probe import (
     PERMANENT_SQLSTATES,
     UNTOLD,
@@ -148,8 +148,10 @@ class ConnectErrors:
         return kind
 
     def explained(self, error: psycopg.Error, kind: ErrorClass) -> psycopg.Error:
-        """Return the error as users are to see it: SQLSTATE and class, no secrets."""
+        """Return the error as users are to see it: what was found out, no secrets."""
         shown = self.without_secrets(error)
+        if hint := hint_on(error):
+            shown = type(error)(f"{shown}\nHINT:  {hint}", pgconn=error.pgconn)
         shown.sqlstate = self.sqlstate_of(error)
         shown._edgepool = kind  # type: ignore[attr-defined]
         return shown

@@ -92,7 +92,7 @@ AsyncCredentialsProvider: TypeAlias = Callable[
 class Held:
     """A credential that a provider gave, with its moments on the monotonic clock."""
 
-    __slots__ = ("admitted", "credential", "expires_at", "refresh_at")
+    __slots__ = ("_wall_ahead", "admitted", "credential", "expires_at", "refresh_at")
 
     def __init__(self, given: object, now: float) -> None:
         if isinstance(given, str):
@@ -101,11 +101,16 @@ class Held:
             kind = type(given).__name__
             raise TypeError(f"a provider must give a Credential or a str, not {kind}")
         lasts = given.lasts()
+        self._wall_ahead = time.time() - now
         self.credential = given
         # Whether the server has let anybody in with it.
         self.admitted = False
         self.expires_at = now + lasts
         self.refresh_at = now + max(lasts - AHEAD, lasts * SHARE)
+
+    def clock(self) -> float:
+        """Tell the time: by the wall if the machine was suspended in between."""
+        return max(monotonic(), time.time() - self._wall_ahead)
 
     def arguments(self) -> dict[str, Any]:
         """Give it as arguments of `connect`."""
@@ -194,8 +199,8 @@ class Credentials(Generic[F]):
 
     def _at_hand(self) -> Held | None:
         """Give what can be used now; see to it that there will be something later."""
-        held, now = self._held, monotonic()
-        if held is None or now >= held.expires_at:
+        held = self._held
+        if held is None or (now := held.clock()) >= held.expires_at:
             return None
         if now >= held.refresh_at and now >= self._not_before:
             self._take_off()

@@ -87,31 +87,34 @@ def way_past(
         # What is in the way to an address of its own, the guard finds out.
         arguments |= {"pooler": "none", "role": "any"}
     address = pool.conninfo if conninfo is None else conninfo
-    made = of_one(pool, make, address, name=f"{pool.name}-direct", **arguments)
+    made = akin(pool, make, address, name=f"{pool.name}-direct", **arguments)
     guard.adapter = made._engine.adapter
     made._open()
     return made
 
 
-def of_one(
+def akin(
     pool: PsycopgFace[Any, Any], make: Callable[..., P], conninfo: object, **others: Any
 ) -> P:
-    """Make a pool with room for one that connects as another pool does.
+    """Make a pool that connects as another pool does.
 
     Args:
         pool: the other one.
         make: the class of the new one.
         conninfo: where it connects to.
-        others: arguments that are not the other pool's.
+        others: arguments that are not the other pool's. There is room for one
+            connection unless they say more.
     """
     arguments = {
+        "min_size": 0,
+        "max_size": 1,
         "connection_class": pool.connection_class,
         "kwargs": pool.kwargs,
         "configure": pool._adapter._configure,
         "pooler": pool._adapter.detection.pooler.asked,
         "role": pool._adapter.placement.role,
     }
-    made = make(min_size=0, max_size=1, open=False, **{**arguments, **others})
+    made = make(open=False, **{**arguments, **others})
     # Not by the constructor: what else it says is for pools.
     made.conninfo = conninfo
     made._adapter.connect_as(pool._adapter)

@@ -39,6 +39,8 @@ CLASSES: Final[Mapping[str, ErrorClass]] = {
     "28000": ErrorClass.CREDENTIALS,  # invalid_authorization_specification
     "28P01": ErrorClass.CREDENTIALS,  # invalid_password
     "3D000": ErrorClass.FAIL_FAST,  # invalid_catalog_name: unknown database
+    # It does not know what is asked for.
+    "42704": ErrorClass.FAIL_FAST,  # undefined_object: unknown parameter
     # It takes no writes.
     "25006": ErrorClass.READ_ONLY,  # read_only_sql_transaction
 }

@@ -318,29 +318,29 @@ class ConnectionPool(
     ) -> None:
         """Move to another address, without a gap: there first, then away from here.
 
-        A connection to it is opened and configured, beside those of the pool, and is
-        closed again. If that fails, nothing has changed. Then the pool connects there
-        only, and its connections are replaced as by `drain(over=...)`. If the call is
-        interrupted or cancelled before that, nothing has changed.
+        As many connections as the pool has, up to `max_connecting`, are opened there
+        and configured, beside those of the pool, and are closed again. If one fails,
+        nothing has changed. Then the pool connects there only, and its connections are
+        replaced as by `drain(over=...)`. If the call is interrupted or cancelled before
+        that, nothing has changed.
 
         Args:
             conninfo: the address, in any form that the constructor takes. Arguments of
                 the pool in it have no effect.
             over: in how many seconds the connections are replaced, one after the other.
-            timeout: how long the first connection may take, in seconds. Default: the
-                pool's `timeout`.
+            timeout: how long they may take, in seconds. Default: the pool's `timeout`.
 
         Raises:
-            PoolTimeout: the first connection took longer; with its error as the cause.
-            ConnectFailed: it fails, and waiting would not help.
+            PoolTimeout: they took longer; with the latest error as the cause.
+            ConnectFailed: they fail, and waiting would not help.
             ValueError: it is no address, or contradicts `role`; or `over` is negative
                 or not finite.
             PoolClosed: the pool was closed.
         """
         timeout = self.timeout if timeout is None else timeout
-        pool = scout(self, NullConnectionPool, conninfo, over)
-        with pool, pool.connection(timeout):
-            pass
+        pool = scout(self, ConnectionPool, conninfo, over)
+        with pool:
+            pool.wait(timeout)
         move(self, conninfo, over)
 
     def close(self, timeout: float = 5.0) -> None:

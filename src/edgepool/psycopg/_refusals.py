@@ -68,6 +68,10 @@ ENGLISH: Final[Mapping[str, tuple[str, ...]]] = {
         # src/backend/utils/init/postinit.c, CheckMyDatabase()
         'permission denied for database "%s"',
     ),
+    "42704": (
+        # src/backend/utils/misc/guc.c, find_option()
+        'unrecognized configuration parameter "%s"',
+    ),
 }
 
 # What poolers say in PostgreSQL's place, by the SQLSTATE that it has for the same.
@@ -85,6 +89,12 @@ POOLERS: Final[Mapping[str, tuple[str, ...]]] = {
         "no such database",
         "no such database: %s",
     ),
+    "42704": (
+        # PgBouncer
+        "unsupported startup parameter: %s",
+        "unsupported startup parameter in options: %s",
+        "unsupported options startup parameter: %s",
+    ),
     "53300": (
         # PgBouncer: max_client_conn and its siblings; no connection in time
         "no more connections allowed%s",
@@ -93,6 +103,12 @@ POOLERS: Final[Mapping[str, tuple[str, ...]]] = {
         "Max client connections reached",
         "MaxClientsInSessionMode: %s",
     ),
+}
+
+# What to do where a pooler does not say it, by the same SQLSTATE.
+HINTS: Final[Mapping[str, str]] = {
+    "42704": "Leave the parameter out, or name it in PgBouncer's"
+    " ignore_startup_parameters: then it has no effect.",
 }
 
 # src/interfaces/libpq/libpq-fe.h, PQnoPasswordSupplied. Never translated. The server
@@ -218,3 +234,9 @@ def english(text: str) -> str | None:
 
 def pooler_says(text: str) -> str | None:
     return next((s for s, pattern in _POOLERS if pattern.fullmatch(text)), None)
+
+
+def hint_on(error: psycopg.Error) -> str:
+    texts = [text for failure in failures_of(error) for text in failure.refusals]
+    hints = (HINTS.get(pooler_says(text) or "") for text in texts)
+    return next(filter(None, hints), "")

@@ -1,8 +1,8 @@
 """Move a pool to another address: there first, and only then away from here.
 
-The first connection to the new address is one of a pool that is made for it, with room
-for one. So it is opened, configured, refused and given up as all connections are, and
-nothing of the pool is changed unless it succeeds.
+The first connections to the new address are those of a pool that is made for it. So
+they are opened, configured, refused and given up as all connections are, and nothing of
+the pool is changed unless all of them are there at the same time.
 """
 
 # Private by name, but between a pool and its own:
@@ -15,7 +15,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._direct import must_not_be_closed, of_one
+from ._direct import akin, must_not_be_closed
 
 if TYPE_CHECKING:
     from ._face import PsycopgFace
@@ -28,7 +28,9 @@ log = logging.getLogger("edgepool.pool")
 def scout(
     pool: PsycopgFace[Any, Any], make: Callable[..., P], conninfo: object, over: float
 ) -> P:
-    """Make a pool for the first connection to another address; it is to be entered.
+    """Make a pool for the first connections to another address: to wait for.
+
+    They are as many as the pool has, but no more than it opens at the same time.
 
     Args:
         pool: which is to move.
@@ -43,7 +45,10 @@ def scout(
     """
     must_not_be_closed(pool)
     pool._must_be_finite(over)
-    return of_one(pool, make, conninfo, name=f"{pool.name}-switch")
+    wanted = max(pool.min_size, pool.statistics().size, 1)
+    size = min(wanted, pool.max_connecting)
+    sizes = dict.fromkeys(("min_size", "max_size", "max_connecting"), size)
+    return akin(pool, make, conninfo, name=f"{pool.name}-switch", **sizes)
 
 
 def move(pool: PsycopgFace[Any, Any], conninfo: object, over: float) -> None:
