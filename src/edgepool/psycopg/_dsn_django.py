@@ -6,6 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from ._dsn import parse
 from ._dsn_parameters import ARGUMENTS, Taken, did_you_mean, is_mapping, with_options
 
 # Backends of other databases. There are too many for PostgreSQL to know them by name.
@@ -31,7 +35,10 @@ LEVELS: Final = {
 }
 
 # Arguments of a pool that cannot be written down, but can be in a dictionary.
-MORE_ARGUMENTS: Final = ("check", "configure", "connection_class", "reconnect_failed")
+MORE_ARGUMENTS: Final = (
+    *("check", "classify", "configure", "connection_class", "credentials"),
+    "reconnect_failed",
+)
 
 
 class Found(NamedTuple):
@@ -62,14 +69,27 @@ def from_django(given: Mapping[Any, Any]) -> Found:
     if "NAME" in given and given["NAME"] is None:  # Django's way to say just this
         parameters["dbname"] = "postgres"
     options: dict[str, Any] = dict(given.get("OPTIONS") or {})
-    pool = options.pop("pool", None)
+    pool, direct = options.pop("pool", None), options.pop("direct", None)
     # psycopg's usual cursors bind on the server.
     options.pop("server_side_binding", None)
     settings = _settings(options, given.get("TIME_ZONE"))
     parameters = {**options, **parameters}
     if settings:
         parameters["options"] = with_options(options.get("options"), settings)
-    return Found(parameters, *_arguments(pool))
+    arguments, origins = _arguments(pool)
+    if direct is not None:
+        arguments["direct_conninfo"] = {**parameters, **_direct(direct)}
+    return Found(parameters, arguments, origins)
+
+
+def _direct(given: object) -> dict[str, Any]:
+    """Read the way past an external pooler: a DSN in any form, as far as it differs."""
+    try:
+        return conninfo_to_dict(parse(given).conninfo)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"OPTIONS['direct']: {error}") from None
+    except psycopg.Error:  # its text may show a part of a password
+        raise ValueError("OPTIONS['direct'] is not a connection string") from None
 
 
 def _settings(options: dict[str, Any], time_zone: object) -> dict[str, str]:

@@ -1,0 +1,255 @@
+"""What is different from Django's wrapper of a connection: where that comes from.
+
+A wrapper belongs to a thread and an alias. It borrows a connection when it is first
+used, and gives it back when Django closes it, at the end of a request or a task.
+"""
+
+# A backend is made of what Django's backends keep private:
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db.backends.base.base import NO_DB_ALIAS
+from django.db.backends.postgresql import base
+
+from .. import ConnectionPool
+from . import _pools, _threads
+from ._checks import DatabaseValidation
+from ._client import DatabaseClient
+from ._creation import DatabaseCreation
+from ._direct import Way
+from ._settings import (
+    FOR_PSYCOPG,
+    must_not_persist,
+    past_pooler,
+    pool_arguments,
+    wants_pool,
+)
+
+# Poolers, as the pool has found them, that may give each transaction another session.
+SHARING = ("transaction", "undetermined")
+
+
+class PooledWrapper(base.DatabaseWrapper):
+    """A wrapper whose connections come from a pool of edgepool's."""
+
+    client_class = DatabaseClient
+    creation_class = DatabaseCreation
+    validation_class = DatabaseValidation
+
+    # The way to a connection past the pool, while there is to be one.
+    _way: Way | None = None
+    # Whether it is kept when the connection is closed.
+    _is_held = False
+    # Whether the connection was borrowed, and in which process.
+    _is_borrowed = False
+    _process = 0
+
+    @property
+    def pool(self) -> Any:
+        """The pool that this connection comes from; None if there is none.
+
+        Made when first asked for; it connects when somebody borrows.
+
+        Raises:
+            ImproperlyConfigured: the settings cannot be; says which, and why.
+        """
+        if self._way is not None:
+            return self._way
+        if self.alias == NO_DB_ALIAS or not wants_pool(self.settings_dict):
+            return None
+        found = _pools.find(self.alias, self.settings_dict)
+        if found is None:
+            must_not_persist(self.settings_dict)
+            pool = self.make_pool()
+            found = _pools.add(self.alias, self.settings_dict, pool)
+        return found
+
+    def make_pool(self) -> ConnectionPool[Any]:
+        """Make a pool from the settings; it is not opened.
+
+        Raises:
+            ImproperlyConfigured: the settings cannot be; says which, and why.
+        """
+        # A wrapper of its own: this one is a thread's, and has a connection.
+        settings = dict(self.settings_dict)
+        configurer = type(self)(settings, self.alias)
+        parameters, kwargs = configurer._split_parameters()
+        arguments = pool_arguments(settings)
+        if settings["CONN_HEALTH_CHECKS"]:
+            arguments.setdefault("check", ConnectionPool.check_connection)
+        configure = _both(
+            configurer._configure_connection, arguments.pop("configure", None)
+        )
+        direct = None
+        if settings["OPTIONS"].get("direct") is not None:
+            way = type(self)(past_pooler(settings), self.alias)
+            direct = way._split_parameters()[0]
+        try:
+            return ConnectionPool(
+                # As one of Django's, for the errors about what it says of the pool.
+                {
+                    "ENGINE": "edgepool.django",
+                    "OPTIONS": {
+                        **parameters,
+                        "pool": {"name": self.alias, **arguments},
+                    },
+                },
+                kwargs={**kwargs, "autocommit": True},
+                configure=configure,
+                direct_conninfo=direct,
+            )
+        except (TypeError, ValueError) as error:
+            raise ImproperlyConfigured(f"DATABASES[{self.alias!r}]: {error}") from error
+
+    def _split_parameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the parameters of the connection string, and what psycopg takes."""
+        parameters = self.get_connection_params()
+        kwargs = {n: parameters.pop(n) for n in FOR_PSYCOPG if n in parameters}
+        return parameters, kwargs
+
+    def close_pool(self) -> None:
+        """Close the pool, if there is one; the next borrow makes another.
+
+        Waits up to 5 seconds for what is borrowed; this thread's goes back first.
+        """
+        if not self.in_atomic_block:
+            self.close()
+        _pools.close(self.alias, self.settings_dict)
+
+    def get_connection_params(self) -> dict[str, Any]:
+        """See Django."""
+        parameters: dict[str, Any] = super().get_connection_params()
+        parameters.pop("direct", None)
+        return parameters
+
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        """Borrow a connection; or open one, if there is no pool.
+
+        Raises:
+            PoolTimeout: none became available in time.
+            ConnectFailed: connecting fails, and waiting would not help.
+        """
+        connection = super().get_new_connection(conn_params)
+        self._is_borrowed = _lender(connection) is not None
+        if self._is_borrowed:
+            self._process = os.getpid()
+            _threads.note(self)
+        return connection
+
+    def init_connection_state(self) -> None:
+        """See Django. What is set for a session, `configure` has set."""
+        super().init_connection_state()
+        # Unless somebody has set another time zone, or Django's setting has changed.
+        changed = self._is_borrowed and self.ensure_timezone()
+        if changed and not self.get_autocommit():
+            self.connection.commit()
+
+    def ensure_timezone(self) -> bool:
+        """See Django. The pool stays: each borrow sees to the time zone."""
+        if self.connection is None:
+            return False
+        return self._configure_timezone(self.connection)
+
+    def close_if_health_check_failed(self) -> None:
+        """See Django. What was borrowed has been looked at by the pool."""
+        if not self._is_borrowed:
+            super().close_if_health_check_failed()
+        elif self._process != os.getpid() and not self.in_atomic_block:
+            # The parent's, in a forked child.
+            self.connection, self._is_borrowed = None, False
+
+    def _close(self) -> None:
+        if not self._is_borrowed:
+            if self.connection is not None:
+                with self.wrap_database_errors:
+                    self.connection.close()
+            return
+        with self.wrap_database_errors:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        connection, self.connection = self.connection, None
+        self._is_borrowed = False
+        # None: it was returned by other means, or is a forking parent's.
+        if (lender := _lender(connection)) is not None:
+            lender.putconn(connection)
+        if self._way is not None:
+            self._way.returned()
+
+    def return_at_end_of_thread(self) -> None:
+        """Give back what is borrowed, unless other threads may use it, too."""
+        if self._is_borrowed and not self.allow_thread_sharing:
+            self._give_back()
+
+    def prepare_database(self) -> None:
+        """See Django, whose `migrate` calls it: from now on past an external pooler."""
+        if self.settings_dict["OPTIONS"].get("direct") is not None:
+            self.go_direct()
+        super().prepare_database()
+
+    def go_direct(self) -> None:
+        """Connect past the pool, and past an external pooler, until `close`.
+
+        In a transaction it has no effect.
+        """
+        if not self.in_atomic_block and self._way is None:
+            self.close()
+            self._way = Way(self.make_pool())
+
+    @contextmanager
+    def past_poolers(self) -> Generator[None, None, None]:
+        """Do so in a block, however often the connection is closed in it."""
+        was_held, self._is_held = self._is_held, True
+        try:
+            self.go_direct()
+            yield
+        finally:
+            self._is_held = was_held
+            self.close()
+
+    def close(self) -> None:
+        """Give the connection back; see Django."""
+        super().close()
+        if self.connection is None and not self._is_held:
+            self._way = None
+
+    def chunked_cursor(self) -> Any:
+        """See Django. Where a pooler shares its sessions, a cursor cannot outlive one.
+
+        There it is only on the server within a transaction.
+        """
+        self.ensure_connection()
+        if self.connection.autocommit and self._shares_sessions():
+            return self.cursor()
+        return super().chunked_cursor()
+
+    def _shares_sessions(self) -> bool:
+        pool = self.pool
+        if not isinstance(pool, ConnectionPool):
+            return False
+        return pool.statistics().pooler in SHARING
+
+
+def _both(
+    first: Callable[[Any], object], second: Callable[[Any], object] | None
+) -> Callable[[Any], None]:
+    """Make one `configure` of Django's and the user's."""
+
+    def configure(connection: Any) -> None:
+        first(connection)
+        if second is not None:
+            second(connection)
+
+    return configure
+
+
+def _lender(connection: Any) -> Any:
+    """Return the pool that has lent a connection, if one has; psycopg's contract."""
+    return getattr(connection, "_pool", None)

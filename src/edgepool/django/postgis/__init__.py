@@ -1,0 +1,1 @@
+"""A database backend for GeoDjango: `ENGINE = "edgepool.django.postgis"`."""
