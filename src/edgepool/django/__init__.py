@@ -1,7 +1,7 @@
 """A database backend for Django: `ENGINE = "edgepool.django"`.
 
-The one for PostGIS is `edgepool.django.postgis`. In `INSTALLED_APPS`, which is optional,
-`"edgepool.django"` has Django's system checks look at the settings.
+The one for PostGIS is `edgepool.django.postgis`. `"edgepool.django"` may be one of the
+`INSTALLED_APPS`, too: then Django's system checks look at the settings.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from django.apps import apps
 from django.core.checks import CheckMessage, Error, Warning
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
-from django.db.backends.postgresql.base import DatabaseWrapper as Stock
 from django.db.backends.base.validation import BaseDatabaseValidation
+from django.db.backends.postgresql.base import DatabaseWrapper as Stock
 
 from ._settings import NAMES, must_not_persist, past_pooler, pool_arguments, wants_pool
 

@@ -23,7 +23,8 @@ class DatabaseCreation(creation.DatabaseCreation):
         self.connection.close_pool()
         self._before = dict(self.connection.settings_dict)
         self._lead_past_pooler()
-        name: str = super()._create_test_db(verbosity, autoclobber, keepdb)
+        inherited: Any = super()
+        name: str = inherited._create_test_db(verbosity, autoclobber, keepdb)
         return name
 
     def set_as_test_mirror(self, primary_settings_dict: Any) -> None:
@@ -48,9 +49,11 @@ class DatabaseCreation(creation.DatabaseCreation):
     def _clone_test_db(self, *args: Any, **kwargs: Any) -> None:
         self.connection.close()
         _pools.cut_off(self.connection.settings_dict)
-        super()._clone_test_db(*args, **kwargs)
+        inherited: Any = super()
+        inherited._clone_test_db(*args, **kwargs)
 
     def _destroy_test_db(self, test_database_name: str, verbosity: int) -> None:
         settings = {**self.connection.settings_dict, "NAME": test_database_name}
         _pools.cut_off(settings)
-        super()._destroy_test_db(test_database_name, verbosity)
+        inherited: Any = super()
+        inherited._destroy_test_db(test_database_name, verbosity)

@@ -64,8 +64,8 @@ class Way:
         self._lease = self._pool.direct()
         return self._lease.__enter__()
 
-    def returned(self) -> None:
-        """Take note that the connection was returned; it is closed then."""
+    def put(self, connection: Any) -> None:
+        """Close the connection; what is open on it is rolled back."""
         lease, self._lease = self._lease, None
-        if lease is not None:
-            lease.__exit__(None, None, None)
+        connection.close()
+        lease.__exit__(None, None, None)

@@ -15,8 +15,8 @@ Settings = Mapping[str, Any]
 MAX_SIZE: Final = 4
 
 # Arguments of psycopg's `connect` that are no parameters of the connection string.
-FOR_PSYCOPG: Final = (
-    *("autocommit", "context", "cursor_factory", "prepare_threshold", "row_factory"),
+FOR_PSYCOPG: Final = frozenset(
+    ("autocommit", "context", "cursor_factory", "prepare_threshold", "row_factory")
 )
 
 NAMES: Final = {
@@ -39,8 +39,9 @@ def wants_pool(settings: Settings) -> bool:
 def matter(settings: Settings) -> dict[str, Any]:
     """Return what a pool is made from, to be compared with what is there later."""
     options = dict(settings["OPTIONS"])
-    if isinstance(pool := options.get("pool"), Mapping):
-        options["pool"] = dict(pool)
+    pool: Any = options.get("pool")
+    if isinstance(pool, Mapping):
+        options["pool"] = {**pool}
     return {"OPTIONS": options, **{name: settings.get(name) for name in MATTERS}}
 
 

@@ -1,7 +1,7 @@
 """A thread that ends gives back what it has borrowed.
 
-Django keeps a wrapper for each thread, in a reference cycle: without this, what a thread
-leaves behind would be found by the collection of garbage, some time.
+Django has a wrapper for each thread, in a reference cycle: without this, what a thread
+leaves behind would be found by the next collection of garbage, whenever that is.
 """
 
 from __future__ import annotations

@@ -77,41 +77,46 @@ class PooledWrapper(base.DatabaseWrapper):
         Raises:
             ImproperlyConfigured: the settings cannot be; says which, and why.
         """
-        # A wrapper of its own: this one is a thread's, and has a connection.
-        settings = dict(self.settings_dict)
-        configurer = type(self)(settings, self.alias)
-        parameters, kwargs = configurer._split_parameters()
+        try:
+            return self._make_pool()
+        except (ImproperlyConfigured, TypeError, ValueError) as error:
+            raise ImproperlyConfigured(f"DATABASES[{self.alias!r}]: {error}") from error
+
+    def _make_pool(self) -> ConnectionPool[Any]:
+        # None of a thread's own things: the pool lives on.
+        cls, alias, settings = type(self), self.alias, dict(self.settings_dict)
+        parameters, kwargs = cls(settings, alias)._split_parameters()
         arguments = pool_arguments(settings)
         if settings["CONN_HEALTH_CHECKS"]:
             arguments.setdefault("check", ConnectionPool.check_connection)
-        configure = _both(
-            configurer._configure_connection, arguments.pop("configure", None)
-        )
+        users: Callable[[Any], object] | None = arguments.pop("configure", None)
+        unpooled = {**settings, "OPTIONS": {**settings["OPTIONS"], "pool": False}}
+
+        def configure(connection: Any) -> None:
+            # Django asks the wrapper for a cursor to quote the name of a role.
+            wrapper: Any = cls(unpooled, alias)
+            wrapper.connection = connection
+            wrapper._configure_connection(connection)
+            if users is not None:
+                users(connection)
+
         direct = None
         if settings["OPTIONS"].get("direct") is not None:
-            way = type(self)(past_pooler(settings), self.alias)
-            direct = way._split_parameters()[0]
-        try:
-            return ConnectionPool(
-                # As one of Django's, for the errors about what it says of the pool.
-                {
-                    "ENGINE": "edgepool.django",
-                    "OPTIONS": {
-                        **parameters,
-                        "pool": {"name": self.alias, **arguments},
-                    },
-                },
-                kwargs={**kwargs, "autocommit": True},
-                configure=configure,
-                direct_conninfo=direct,
-            )
-        except (TypeError, ValueError) as error:
-            raise ImproperlyConfigured(f"DATABASES[{self.alias!r}]: {error}") from error
+            direct = cls(past_pooler(settings), alias)._split_parameters()[0]
+        # As one of Django's databases, for the errors about what it says of the pool.
+        options = {**parameters, "pool": {"name": alias, **arguments}}
+        return ConnectionPool(
+            {"ENGINE": "edgepool.django", "OPTIONS": options},
+            kwargs={**kwargs, "autocommit": True},
+            configure=configure,
+            direct_conninfo=direct,
+        )
 
     def _split_parameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the parameters of the connection string, and what psycopg takes."""
         parameters = self.get_connection_params()
-        kwargs = {n: parameters.pop(n) for n in FOR_PSYCOPG if n in parameters}
+        given = FOR_PSYCOPG & parameters.keys()
+        kwargs = {name: parameters.pop(name) for name in given}
         return parameters, kwargs
 
     def close_pool(self) -> None:
@@ -155,7 +160,9 @@ class PooledWrapper(base.DatabaseWrapper):
         """See Django. The pool stays: each borrow sees to the time zone."""
         if self.connection is None:
             return False
-        return self._configure_timezone(self.connection)
+        mine: Any = self
+        changed: bool = mine._configure_timezone(self.connection)
+        return changed
 
     def close_if_health_check_failed(self) -> None:
         """See Django. What was borrowed has been looked at by the pool."""
@@ -177,11 +184,11 @@ class PooledWrapper(base.DatabaseWrapper):
     def _give_back(self) -> None:
         connection, self.connection = self.connection, None
         self._is_borrowed = False
-        # None: it was returned by other means, or is a forking parent's.
-        if (lender := _lender(connection)) is not None:
-            lender.putconn(connection)
         if self._way is not None:
-            self._way.returned()
+            self._way.put(connection)
+        # None: it was returned by other means, or is a forking parent's.
+        elif (lender := _lender(connection)) is not None:
+            lender.putconn(connection)
 
     def return_at_end_of_thread(self) -> None:
         """Give back what is borrowed, unless other threads may use it, too."""
@@ -235,19 +242,6 @@ class PooledWrapper(base.DatabaseWrapper):
         if not isinstance(pool, ConnectionPool):
             return False
         return pool.statistics().pooler in SHARING
-
-
-def _both(
-    first: Callable[[Any], object], second: Callable[[Any], object] | None
-) -> Callable[[Any], None]:
-    """Make one `configure` of Django's and the user's."""
-
-    def configure(connection: Any) -> None:
-        first(connection)
-        if second is not None:
-            second(connection)
-
-    return configure
 
 
 def _lender(connection: Any) -> Any:

@@ -1,0 +1,191 @@
+"""What needs a session of its own gets one: past the pool, and past a pooler."""
+
+from __future__ import annotations
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management import call_command
+from django.db import OperationalError, connections, transaction
+from django.db.transaction import TransactionManagementError
+
+from edgepool.django import direct
+
+NOWHERE = 1  # a port at which nobody listens
+MANY = "select generate_series(1, 5000)"
+
+
+def is_direct(alias):
+    """Tell whether the server's process is the one that libpq was told of."""
+    with connections[alias].cursor() as cursor:
+        cursor.execute("select pg_backend_pid()")
+        (pid,) = cursor.fetchone()
+    return pid == connections[alias].connection.info.backend_pid
+
+
+@pytest.fixture
+def ways(server, bouncer):
+    """A pooler, and the server behind it: two connection strings."""
+    pooler = bouncer("transaction")
+    return pooler.conninfo_for(application_name="pooled"), server.conninfo
+
+
+@pytest.fixture(params=["dsn", "url", "dictionary", "Django's"])
+def written(request, server):
+    """The server's address in all forms."""
+    return {
+        "dsn": server.conninfo,
+        "url": server.url,
+        "dictionary": {"host": server.host, "port": server.port},
+        "Django's": {"HOST": server.host, "PORT": str(server.port)},
+    }[request.param]
+
+
+def test_the_direct_address_is_used_in_a_block_only(database, written):
+    alias = database(PORT=NOWHERE, direct=written, pool={"timeout": 0.1})
+    with direct(alias) as connection:
+        assert connection is connections[alias]
+        assert is_direct(alias)
+
+        connection.close()
+
+        assert is_direct(alias)
+
+    with pytest.raises(OperationalError):
+        is_direct(alias)
+
+
+def test_a_direct_connection_is_past_the_pool_and_closed_with_the_block(
+    database, sessions
+):
+    alias = database(pool={"max_size": 1, "timeout": 5})
+    with direct(alias), connections[alias].cursor() as cursor:
+        cursor.execute("select 1")
+
+        assert 1 == sessions.count
+
+    assert 0 == sessions.count
+    assert 0 == connections[alias].pool.statistics().requests
+
+
+def test_blocks_can_be_in_blocks(database, written):
+    alias = database(PORT=NOWHERE, direct=written)
+    with direct(alias):
+        with direct(alias):
+            assert is_direct(alias)
+
+        assert is_direct(alias)
+
+
+def test_a_transaction_stays_where_it_is(database):
+    alias = database()
+    with (
+        transaction.atomic(using=alias),
+        pytest.raises(TransactionManagementError),
+        direct(alias),
+    ):
+        pass
+
+
+def test_only_a_database_of_edgepools_has_a_direct_way(database):
+    alias = database(ENGINE="django.db.backends.postgresql")
+    with pytest.raises(ImproperlyConfigured, match="ENGINE"), direct(alias):
+        pass
+
+
+def test_a_direct_address_that_is_the_poolers_is_refused(database, ways):
+    pooled, _ = ways
+    alias = database(pooled, direct=pooled)
+    with direct(alias), pytest.raises(OperationalError) as caught:
+        is_direct(alias)
+
+    assert "direct_conninfo leads to a pooler" in str(caught.value.__cause__.__cause__)
+
+
+def test_the_pools_own_direct_connections_and_listeners_go_there(database, ways):
+    pooled, past = ways
+    alias = database(pooled, direct=past)
+    with connections[alias].pool.direct() as conn:
+        (pid,) = conn.execute("select pg_backend_pid()").fetchone()
+
+        assert pid == conn.info.backend_pid
+
+
+def test_migrate_goes_there_until_the_connection_is_closed(database, written):
+    alias = database(PORT=NOWHERE, direct=written, pool={"timeout": 0.1})
+    call_command("migrate", database=alias, verbosity=0)
+
+    assert is_direct(alias)
+
+    connections[alias].close()
+
+    with pytest.raises(OperationalError):
+        is_direct(alias)
+
+
+def test_without_a_direct_address_migrate_goes_through_the_pool(database):
+    alias = database()
+    call_command("migrate", database=alias, verbosity=0)
+
+    assert 1 == connections[alias].pool.statistics().in_use
+
+
+def test_dbshell_goes_there(database, server, written):
+    alias = database(PORT=NOWHERE, direct=written, sslmode="disable")
+    client = connections[alias].client
+    command, environment = client.settings_to_cmd_args_env(
+        connections[alias].settings_dict, ["-c", "select 1"]
+    )
+
+    assert ["psql", "-U", server.user, "-h", server.host, "-p"] == command[:6]
+    assert [str(server.port), "-c", "select 1", server.dbname] == command[6:]
+    assert "disable" == environment["PGSSLMODE"]
+
+
+def test_a_database_for_tests_is_made_and_used_there(database, server, written):
+    alias = database(PORT=NOWHERE, direct=written, TEST={"NAME": "made_for_tests"})
+    connection = connections[alias]
+    before = dict(connection.settings_dict)
+    connection.creation.create_test_db(verbosity=0, autoclobber=True)
+    try:
+        assert is_direct(alias)
+        assert "made_for_tests" == connection.connection.info.dbname
+        assert connection.pool.statistics().in_use
+    finally:
+        connection.creation.destroy_test_db(before["NAME"], verbosity=0)
+
+    assert before == connection.settings_dict
+
+
+# --- behind a pooler ------------------------------------------------------------------
+
+
+def test_rows_in_chunks_need_no_session_behind_a_pooler(database, ways):
+    pooled, _ = ways
+    alias = database(pooled)
+    connection = connections[alias]
+    with connection.chunked_cursor() as cursor:
+        cursor.execute(MANY)
+
+        assert not hasattr(cursor.cursor, "scrollable")
+        assert 5000 == sum(len(rows) for rows in iter(cursor.fetchmany, []))
+
+
+def test_rows_in_chunks_stay_on_the_server_in_a_transaction(database, ways):
+    pooled, _ = ways
+    alias = database(pooled)
+    with (
+        transaction.atomic(using=alias),
+        connections[alias].chunked_cursor() as cursor,
+    ):
+        cursor.execute(MANY)
+
+        assert cursor.cursor.name
+        assert 100 == len(cursor.fetchmany(100))
+
+
+def test_rows_in_chunks_stay_on_the_server_without_a_pooler(database):
+    with connections[database()].chunked_cursor() as cursor:
+        cursor.execute(MANY)
+
+        assert cursor.cursor.name
+        assert 100 == len(cursor.fetchmany(100))
