@@ -179,8 +179,9 @@ def test_two_aliases_of_one_database_have_a_pool_each(database):
 
 
 def test_an_exhausted_pool_is_an_operational_error(database):
-    alias = database(pool={"max_size": 1, "timeout": 0.01})
+    alias = database(pool={"max_size": 1})
     ask(alias)
+    connections[alias].pool.timeout = 0.01
 
     with pytest.raises(OperationalError) as caught:
         in_thread(ask, alias)

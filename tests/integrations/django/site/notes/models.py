@@ -1,0 +1,7 @@
+"""The one table."""
+
+from django.db import models
+
+
+class Note(models.Model):
+    text = models.TextField()

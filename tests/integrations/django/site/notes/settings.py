@@ -1,0 +1,13 @@
+"""Settings; those of the database are in the environment, as JSON."""
+
+import json
+import os
+
+DATABASES = {"default": json.loads(os.environ["SITE_DATABASE"])}
+INSTALLED_APPS = ["edgepool.django", "notes"]
+ROOT_URLCONF = "notes.urls"
+ALLOWED_HOSTS = ["*"]
+STATIC_URL = "static/"
+SECRET_KEY = "notes"
+DEBUG = True
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

@@ -1,0 +1,13 @@
+"""The pages."""
+
+from django.urls import path
+
+from . import views
+
+urlpatterns = [
+    path("add", views.add),
+    path("count", views.count),
+    path("slow", views.slow),
+    path("threads", views.threads),
+    path("status", views.status),
+]
