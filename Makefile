@@ -13,6 +13,10 @@ VENVS := .venvs
 # These run in the oldest supported releases of the frameworks too.
 INTEGRATIONS := tests/integrations
 
+# And these in the newest Django, which needs one of these Pythons.
+NEWEST := tests/integrations/django
+NEWEST_VERSIONS := 3.14 3.13 3.12
+
 # What is formatted and linted.
 SOURCES := $(wildcard src tests examples benchmarks docs)
 
@@ -143,9 +147,12 @@ $(VENV)/.%: $(VENV)/.pip pyproject.toml
 # The other Pythons. A candidate must start to count: pyenv's shims exist for versions
 # that are not switched on.
 
-CANDIDATES = $$(command -v python$*) \
-  $(wildcard $(HOME)/.pyenv/versions/$*.*/bin/python$*) \
-  $(wildcard $(HOME)/.local/share/uv/python/cpython-$*.*/bin/python$*)
+# $(call candidates,3.12)
+candidates = $$(command -v python$(1)) \
+  $(wildcard $(HOME)/.pyenv/versions/$(1).*/bin/python$(1)) \
+  $(wildcard $(HOME)/.local/share/uv/python/cpython-$(1).*/bin/python$(1))
+IS_NEW_CPYTHON = import platform, sys; sys.exit(\
+  platform.python_implementation() != "CPython" or sys.version_info < (3, 12))
 IS_CPYTHON = import platform, sys; sys.exit(\
   platform.python_implementation() != "CPython" or sys.version_info[:2] != ($(subst .,$(,) ,$*)))
 , := ,
@@ -159,7 +166,7 @@ $(VERSIONS:%=test-%): test-%: $(VENV)/.test
 	fi; \
 	found=; ready=; \
 	if [ $(VENVS)/$*/.core -nt pyproject.toml ]; then ready=$(VENVS)/$*; fi; \
-	for candidate in $(CANDIDATES); do \
+	for candidate in $(call candidates,$*); do \
 	  if [ -z "$$ready" ] && "$$candidate" -c '$(IS_CPYTHON)' 2>/dev/null; then \
 	    found="$$found $$candidate"; \
 	    if "$$candidate" -m venv --clear $(VENVS)/$*; then ready=$$candidate; fi; \
@@ -177,8 +184,8 @@ $(VERSIONS:%=test-%): test-%: $(VENV)/.test
 
 # The frameworks, in releases other than the environment's.
 
-.PHONY: test-integrations test-oldest
-test-integrations: test-oldest
+.PHONY: test-integrations test-oldest test-newest
+test-integrations: test-oldest test-newest
 
 test-oldest: $(VENVS)/oldest/.installed
 	$(VENVS)/oldest/bin/python -m pytest -p no:cacheprovider $(INTEGRATIONS)
@@ -188,6 +195,35 @@ $(VENVS)/oldest/.installed: $(VENV)/.test
 	$(VENVS)/oldest/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(VENVS)/oldest/bin/python -m pip install --quiet --editable . --group oldest
 	@touch $@
+
+test-newest: $(VENV)/.test
+	@if $(BIN)/python -c '$(IS_NEW_CPYTHON)'; then \
+	  echo "== the newest Django: has run all tests"; exit; \
+	fi; \
+	ready=; \
+	if [ $(VENVS)/newest/.installed -nt pyproject.toml ]; then \
+	  ready=$(VENVS)/newest/bin/python; \
+	fi; \
+	for candidate in $(foreach v,$(NEWEST_VERSIONS),$(call candidates,$(v))); do \
+	  if [ -z "$$ready" ] && "$$candidate" -c '$(IS_NEW_CPYTHON)' 2>/dev/null && \
+	    "$$candidate" -m venv --clear $(VENVS)/newest; then ready=$$candidate; fi; \
+	done; \
+	if [ -n "$$ready" ]; then \
+	  echo "== the newest Django: $$ready"; \
+	  $(MAKE) --no-print-directory $(VENVS)/newest/.installed && \
+	  $(VENVS)/newest/bin/python -m pytest -p no:cacheprovider $(NEWEST); \
+	else \
+	  echo "== the newest Django: NOT TESTED, it needs Python 3.12 or newer"; \
+	fi
+
+$(VENVS)/newest/.installed: pyproject.toml
+	$(VENVS)/newest/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(VENVS)/newest/bin/python -m pip install --quiet --editable . --group newest
+	@touch $@
+
+.PHONY: django-suite
+django-suite: $(VENV)/.test ## Run Django's own tests on its backend and on edgepool's
+	$(BIN)/python tests/integrations/django/suite
 
 $(VERSIONS:%=$(VENVS)/%/.core): $(VENVS)/%/.core: pyproject.toml
 	$(VENVS)/$*/bin/python -m pip install --quiet --upgrade 'pip>=25.1'

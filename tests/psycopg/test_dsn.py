@@ -550,6 +550,41 @@ def test_djangos_pool_gives_arguments_of_any_kind():
     assert parse(DJANGO).conninfo == found.conninfo
 
 
+@pytest.mark.parametrize(
+    "direct",
+    [
+        "postgresql://there:7/",
+        "host=there port=7",
+        {"host": "there", "port": 7},
+        {"HOST": "there", "PORT": "7"},
+    ],
+)
+def test_djangos_direct_address_is_what_differs_from_the_other(direct):
+    found = parse({**DJANGO, "OPTIONS": {"sslmode": "disable", "direct": direct}})
+    expected = {**libpq({**DJANGO, "OPTIONS": {"sslmode": "disable"}})}
+
+    assert {**expected, "host": "there", "port": "7"} == libpq(
+        found.arguments["direct_conninfo"]
+    )
+    assert expected == libpq(found.conninfo)
+
+
+@pytest.mark.parametrize(
+    ("direct", "said"),
+    [
+        (7, "conninfo must be a string, a dict or a function, not int"),
+        ("mysql://there", "mysql:// is not the address of a PostgreSQL server"),
+        ({"ENGINE": "mysql"}, "ENGINE is not a backend of PostgreSQL: 'mysql'"),
+        (f"host=a password={SECRET} b", "it is not a connection string"),
+    ],
+)
+def test_djangos_direct_address_is_validated(direct, said):
+    refused = refusal({**DJANGO, "OPTIONS": {"direct": direct}})
+
+    assert refused.startswith(f"OPTIONS['direct']: {said}")
+    assert SECRET not in refused
+
+
 @pytest.mark.parametrize("pool", [True, False, None, {}])
 def test_djangos_pool_need_not_say_more(pool):
     assert {} == parse({**DJANGO, "OPTIONS": {"pool": pool}}).arguments

@@ -89,7 +89,7 @@ def _direct(given: object) -> dict[str, Any]:
     except (TypeError, ValueError) as error:
         raise ValueError(f"OPTIONS['direct']: {error}") from None
     except psycopg.Error:  # its text may show a part of a password
-        raise ValueError("OPTIONS['direct'] is not a connection string") from None
+        raise ValueError("OPTIONS['direct']: it is not a connection string") from None
 
 
 def _settings(options: dict[str, Any], time_zone: object) -> dict[str, str]:

@@ -141,8 +141,9 @@ def test_dbshell_goes_there(database, server, written):
     assert "disable" == environment["PGSSLMODE"]
 
 
-def test_a_database_for_tests_is_made_and_used_there(database, server, written):
-    alias = database(PORT=NOWHERE, direct=written, TEST={"NAME": "made_for_tests"})
+def test_a_database_for_tests_is_made_and_used_there(database, server):
+    direct = server.conninfo
+    alias = database(PORT=NOWHERE, direct=direct, TEST={"NAME": "made_for_tests"})
     connection = connections[alias]
     before = dict(connection.settings_dict)
     connection.creation.create_test_db(verbosity=0, autoclobber=True)

@@ -22,6 +22,7 @@ from edgepool.testing._address import HOST, release_port, reserve_port
 from support.parity import PATIENCE
 
 SITE = Path(__file__).parent / "site"
+TABLE = "create table if not exists notes_note (id bigserial primary key, text text)"
 NOWHERE = 1  # a port at which nobody listens
 
 
@@ -112,11 +113,9 @@ def eventually(condition):
 
 @pytest.fixture
 def site(tmp_path, conninfo, admin):
-    """A site whose table is there."""
-    made = Site(tmp_path, conninfo)
-    admin.execute("drop table if exists notes_note, django_migrations")
-    made.run("migrate", "--verbosity=0")
-    return made
+    """A site whose table is there, as `migrate` would make it, in less time."""
+    admin.execute(TABLE)
+    return Site(tmp_path, conninfo)
 
 
 def test_djangos_test_runner_works_in_parallel_and_past_a_pooler(
