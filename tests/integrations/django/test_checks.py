@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from django.core.checks import run_checks
 from django.db import connections
+
+from edgepool.django import _checks
 
 
 def ids(alias):
@@ -53,3 +58,26 @@ def test_without_the_application_a_check_of_one_database_says_it(database, monke
     alias = database(CONN_MAX_AGE=60)
 
     assert ["edgepool.E001"] == [m.id for m in connections[alias].validation.check()]
+
+
+DOCS = Path(__file__).parents[3] / "docs"
+
+
+def test_the_settings_of_the_how_to_can_be(database):
+    page = Path(DOCS, "how-to", "django.md").read_text(encoding="utf-8")
+    shown = {}
+    exec(re.search(r"```python\n(.+?)```", page, re.DOTALL)[1], shown)
+    settings = shown["DATABASES"]["default"]
+    options = settings.pop("OPTIONS")
+    alias = database(**settings, **options)
+
+    assert [] == ids(alias)
+    assert 10 == connections[alias].pool.max_size
+
+
+def test_each_check_is_in_the_reference():
+    source = Path(_checks.__file__).read_text(encoding="utf-8")
+    page = Path(DOCS, "reference", "django.md").read_text(encoding="utf-8")
+    there = set(re.findall(r'"edgepool\.([EW]\d{3})"', source))
+
+    assert there == set(re.findall(r"^\| `([EW]\d{3})` \|", page, re.MULTILINE))

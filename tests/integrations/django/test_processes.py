@@ -2,106 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import signal
 import socket
-import subprocess
-import sys
 import time
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from psycopg.conninfo import conninfo_to_dict
 
-from edgepool.testing._address import HOST, release_port, reserve_port
+from edgepool.testing._address import HOST
+from support.django_site import TABLE, Site, eventually_served
 from support.parity import PATIENCE
 
-SITE = Path(__file__).parent / "site"
-TABLE = "create table if not exists notes_note (id bigserial primary key, text text)"
 NOWHERE = 1  # a port at which nobody listens
-
-
-class Site:
-    """The site in a directory of its own, with a database of its own."""
-
-    def __init__(self, directory, conninfo, **options):
-        self.directory = directory / "site"
-        shutil.copytree(SITE, self.directory)
-        parameters = conninfo_to_dict(conninfo)
-        self.database = {
-            "ENGINE": "edgepool.django",
-            "NAME": parameters["dbname"],
-            "USER": parameters["user"],
-            "HOST": parameters["host"],
-            "PORT": parameters["port"],
-            "OPTIONS": {
-                "application_name": parameters["application_name"],
-                "pool": {"max_size": 3, "timeout": 10},
-                **options,
-            },
-        }
-
-    @property
-    def environment(self):
-        return {**os.environ, "SITE_DATABASE": json.dumps(self.database)}
-
-    def run(self, *command):
-        """Run `python manage.py ...` as users do; give what it prints."""
-        done = subprocess.run(
-            [sys.executable, "-W", "error::ResourceWarning", "manage.py", *command],
-            cwd=self.directory,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=2 * PATIENCE,
-            check=False,
-        )
-
-        assert done.returncode == 0, done.stderr
-
-        return done.stdout + done.stderr
-
-    @contextmanager
-    def served(self, *command):
-        """Run a server, given by its command with a `{port}`; give what asks it."""
-        port = reserve_port()
-        command = [word.format(port=port) for word in command]
-        process = subprocess.Popen(
-            [sys.executable, *command],
-            cwd=self.directory,
-            env=self.environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-
-        def ask(path):
-            with urllib.request.urlopen(f"http://{HOST}:{port}/{path}") as answer:
-                return json.load(answer)
-
-        ask.port = port
-        try:
-            eventually_served(ask)
-            yield ask
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)  # a reloader has a child
-            process.wait(PATIENCE)
-            release_port(port)
-
-
-def eventually_served(ask):
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            return ask("status")
-        except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
 
 
 def eventually(condition):
@@ -113,7 +25,7 @@ def eventually(condition):
 
 @pytest.fixture
 def site(tmp_path, conninfo, admin):
-    """A site whose table is there, as `migrate` would make it, in less time."""
+    """A site whose table is there."""
     admin.execute(TABLE)
     return Site(tmp_path, conninfo)
 
@@ -125,7 +37,9 @@ def test_djangos_test_runner_works_in_parallel_and_past_a_pooler(
     site.database["PORT"] = NOWHERE
     site.database["TEST"] = {"NAME": "test_notes"}
 
-    assert "Ran 5 tests" in site.run("test", "--parallel=2", "--verbosity=1")
+    assert "Ran 5 tests" in site.run(
+        "manage.py", "test", "--parallel=2", "--verbosity=1"
+    )
 
     left = "select datname from pg_database where datname like 'test_notes%'"
 

@@ -9,5 +9,6 @@ urlpatterns = [
     path("count", views.count),
     path("slow", views.slow),
     path("threads", views.threads),
+    path("preloaded", views.preloaded),
     path("status", views.status),
 ]

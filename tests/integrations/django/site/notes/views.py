@@ -62,3 +62,11 @@ def status(request):
             "errors": statistics.requests_errors,
         }
     )
+
+
+def preloaded(request):
+    """Tell which session the parent had, and which there is now."""
+    from . import wsgi
+
+    answer = {"worker": os.getpid(), "backend": backend(), "preloaded": wsgi.PRELOADED}
+    return JsonResponse(answer)
