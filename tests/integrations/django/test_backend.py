@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import threading
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from functools import partial
 from types import ModuleType
 
 import psycopg
@@ -16,6 +18,7 @@ from django.db.backends.postgresql import base
 from django.test import override_settings
 
 import edgepool
+from edgepool.django import _threads
 from support.forks import Child
 from support.pg import THREADS
 
@@ -50,19 +53,19 @@ def in_thread(function, *arguments):
 class Holder(threading.Thread):
     """A thread that keeps its connection, and asks once more in the end."""
 
-    def __init__(self, alias):
+    def __init__(self, alias, query=PID, block=nullcontext):
         super().__init__()
-        self.alias = alias
+        self.alias, self.query, self.block = alias, query, block
         self.holds, self.ends = threading.Event(), threading.Event()
         self.start()
         self.holds.wait()
 
     def run(self):
-        self.first = ask(self.alias)
-        self.holds.set()
-        self.ends.wait()
-        with suppress(Error):
-            self.second = ask(self.alias)
+        with suppress(Error), self.block():
+            self.first = ask(self.alias, self.query)
+            self.holds.set()
+            self.ends.wait()
+            self.second = ask(self.alias, self.query)
 
     def end(self):
         self.ends.set()
@@ -336,6 +339,48 @@ def test_a_forked_child_has_connections_of_its_own(database):
     holder.end()
 
     assert holder.first == holder.second
+
+
+def test_a_fork_leaves_alone_what_other_threads_have_open(database):
+    async def in_the_child():
+        gc.collect()
+        return ask(alias)
+
+    alias = database(pool={"max_size": 2, "timeout": 5})
+    holder = Holder(alias, "select txid_current()", partial(transaction.atomic, alias))
+    for _ in range(3):
+        THREADS.run(Child(THREADS, in_the_child).outcome())
+    holder.end()
+
+    assert holder.first == holder.second
+
+
+def test_a_thread_of_the_parents_does_not_end_in_the_child():
+    class Borrower:
+        def return_at_end_of_thread(self):
+            ended.append(os.getpid())
+
+    async def in_the_child():
+        return ended
+
+    def borrow():
+        _threads.note(borrower)
+        noted.set()
+        ends.wait()
+
+    ended, borrower = [], Borrower()
+    noted, ends = threading.Event(), threading.Event()
+    thread = threading.Thread(target=borrow)
+    thread.start()
+    noted.wait()
+
+    # There its data are destroyed before anybody is told of the fork.
+    assert [] == THREADS.run(Child(THREADS, in_the_child).outcome())
+
+    ends.set()
+    thread.join()
+
+    assert [os.getpid()] == ended
 
 
 def test_a_transaction_does_not_go_on_in_a_forked_child(database):
