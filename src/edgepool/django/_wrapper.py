@@ -47,6 +47,8 @@ class PooledWrapper(base.DatabaseWrapper):
     _way: Way | None = None
     # Whether it is kept when the connection is closed.
     _is_held = False
+    # The pool, while it is asked for a connection: Django asks for it each time anew.
+    _connecting_from: Any = None
     # Whether the connection was borrowed, and in which process.
     _is_borrowed = False
     _process = 0
@@ -62,6 +64,8 @@ class PooledWrapper(base.DatabaseWrapper):
         """
         if self._way is not None:
             return self._way
+        if self._connecting_from is not None:
+            return self._connecting_from
         if self.alias == NO_DB_ALIAS or not wants_pool(self.settings_dict):
             return None
         found = _pools.find(self.alias, self.settings_dict)
@@ -134,6 +138,14 @@ class PooledWrapper(base.DatabaseWrapper):
         parameters.pop("direct", None)
         return parameters
 
+    def connect(self) -> None:
+        """See Django."""
+        try:
+            self._connecting_from = self.pool
+            super().connect()
+        finally:
+            self._connecting_from = None
+
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         """Borrow a connection; or open one, if there is no pool.
 
@@ -166,6 +178,8 @@ class PooledWrapper(base.DatabaseWrapper):
 
     def close_if_health_check_failed(self) -> None:
         """See Django. What was borrowed has been looked at by the pool."""
+        if self.connection is None:
+            return
         if not self._is_borrowed:
             super().close_if_health_check_failed()
         elif self._process != os.getpid() and not self.in_atomic_block:
