@@ -224,6 +224,9 @@ $(VENVS)/newest/.installed: pyproject.toml
 .PHONY: django-suite
 django-suite: $(VENV)/.test ## Run Django's own tests on its backend and on edgepool's
 	$(BIN)/python tests/integrations/django/suite
+	@if [ -e $(VENVS)/newest/.installed ]; then \
+	  $(VENVS)/newest/bin/python tests/integrations/django/suite; \
+	fi
 
 $(VERSIONS:%=$(VENVS)/%/.core): $(VENVS)/%/.core: pyproject.toml
 	$(VENVS)/$*/bin/python -m pip install --quiet --upgrade 'pip>=25.1'

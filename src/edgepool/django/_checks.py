@@ -82,7 +82,7 @@ def _problems(connection: Any) -> Iterator[CheckMessage]:
         )
 
 
-HINT = "See docs/reference/pool.md for the arguments, their limits and defaults."
+HINT = "OPTIONS['pool'] takes the arguments of edgepool.ConnectionPool."
 
 
 def _address(settings: Mapping[str, Any]) -> list[str]:

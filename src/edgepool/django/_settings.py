@@ -68,7 +68,9 @@ def pool_arguments(settings: Settings) -> dict[str, Any]:
         )
     arguments: dict[str, Any] = {"min_size": 0, **given}
     if arguments.get("max_size") is None:
-        arguments["max_size"] = arguments["min_size"] or MAX_SIZE
+        least = arguments["min_size"]
+        # A number may be a string, as one from the environment is.
+        arguments["max_size"] = MAX_SIZE if str(least) == "0" else least
     return arguments
 
 

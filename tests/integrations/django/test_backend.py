@@ -75,7 +75,9 @@ class Holder(threading.Thread):
 # --- the pool -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [{}, {"pool": True}, {"pool": {}}])
+@pytest.mark.parametrize(
+    "options", [{}, {"pool": True}, {"pool": {}}, {"pool": {"min_size": "0"}}]
+)
 def test_there_is_a_pool_unless_it_is_switched_off(database, options):
     pool = connections[database(**options)].pool
 
@@ -284,6 +286,17 @@ def test_an_isolation_level_holds_for_each_borrow(database):
 
 def test_a_role_is_assumed(database):
     assert "pg_monitor" == ask(database(assume_role="pg_monitor"), "select user")
+
+
+def test_a_service_says_where_the_database_is(database, server, tmp_path, monkeypatch):
+    services = tmp_path / "services"
+    services.write_text(
+        f"[shop]\nhost={server.host}\nport={server.port}\n"
+        f"user={server.user}\ndbname={server.dbname}\n"
+    )
+    monkeypatch.setenv("PGSERVICEFILE", str(services))
+
+    assert ask(database(NAME="", HOST="", PORT="", USER="", service="shop"))
 
 
 def test_to_close_in_a_transaction_rolls_it_back(database):

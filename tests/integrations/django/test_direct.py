@@ -157,6 +157,15 @@ def test_a_database_for_tests_is_made_and_used_there(database, server):
     assert before == connection.settings_dict
 
 
+def test_a_mirror_in_tests_is_used_there(database, server):
+    alias = database(PORT=NOWHERE, direct=server.conninfo, NAME="another")
+    creation = connections[alias].creation
+    creation.set_as_test_mirror({"NAME": server.dbname})
+
+    assert is_direct(alias)
+    assert connections[alias].pool.statistics().in_use
+
+
 # --- behind a pooler ------------------------------------------------------------------
 
 

@@ -23,7 +23,10 @@ import django
 
 from edgepool.testing import PostgresServer
 
-LABELS = ("backends", "transactions", "transaction_hooks", "migrations", "test_runner")
+LABELS = (
+    *("backends", "migrations", "test_runner", "test_utils"),
+    *("transaction_hooks", "transactions"),
+)
 ENGINES = {"stock": "django.db.backends.postgresql", "edgepool": "edgepool.django"}
 HERE = Path(__file__).parent
 
