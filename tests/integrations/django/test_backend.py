@@ -54,7 +54,7 @@ class Holder(threading.Thread):
     """A thread that keeps its connection, and asks once more in the end."""
 
     def __init__(self, alias, query=PID, block=nullcontext):
-        super().__init__()
+        super().__init__(daemon=True)
         self.alias, self.query, self.block = alias, query, block
         self.holds, self.ends = threading.Event(), threading.Event()
         self.start()
@@ -383,7 +383,7 @@ def test_a_thread_of_the_parents_does_not_end_in_the_child():
 
     ended, borrower = [], Borrower()
     noted, ends = threading.Event(), threading.Event()
-    thread = threading.Thread(target=borrow)
+    thread = threading.Thread(target=borrow, daemon=True)
     thread.start()
     noted.wait()
 
