@@ -47,6 +47,6 @@ _local = _Local()
 def note(borrower: Borrower) -> None:
     """Have a borrower give back what it has when the calling thread ends."""
     mine = _local.borrowers
-    if mine is None or mine.process != os.getpid():
+    if mine is None:
         mine = _local.borrowers = _Borrowers()
     mine.all.add(borrower)

@@ -179,6 +179,14 @@ def test_settings_that_cannot_be_are_refused(database, given, said):
     assert said in str(caught.value)
 
 
+def test_settings_that_change_while_it_runs_make_another_pool(database):
+    alias = database(pool={"max_size": 7})
+    first = connections[alias].pool
+    connections[alias].settings_dict["OPTIONS"]["pool"]["max_size"] = 5
+
+    assert (7, 5) == (first.max_size, connections[alias].pool.max_size)
+
+
 def test_two_aliases_of_one_database_have_a_pool_each(database):
     alias, other = (database(pool={"max_size": 1, "timeout": 5}) for _ in range(2))
 
@@ -229,15 +237,14 @@ def test_what_threads_share_outlives_the_one_that_made_it(database):
     def share():
         connection = connections[alias]
         connection.inc_thread_sharing()
-        ask(alias)
-        return connection
+        return connection, ask(alias)
 
     alias = database()
-    shared = in_thread(share)
+    shared, pid = in_thread(share)
     with shared.cursor() as cursor:
-        cursor.execute("select 42")
+        cursor.execute(PID)
 
-        assert (42,) == cursor.fetchone()
+        assert (pid,) == cursor.fetchone()
 
     shared.close()
 
@@ -322,9 +329,9 @@ def test_a_pool_that_was_closed_is_made_anew(database, sessions):
 
 def test_a_database_can_be_dropped_though_others_are_connected(database, admin):
     admin.execute("create database to_drop")
-    alias = database(NAME="to_drop")
+    alias, other = database(NAME="to_drop"), database(NAME="to_drop")
     ask(alias)
-    holder = Holder(alias)
+    holder = Holder(other)
     connections[alias].creation.destroy_test_db(verbosity=0)
     there = "select count(*) from pg_database where datname = 'to_drop'"
 

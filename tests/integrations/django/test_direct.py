@@ -67,6 +67,16 @@ def test_a_direct_connection_is_past_the_pool_and_closed_with_the_block(
     assert 0 == connections[alias].pool.statistics().requests
 
 
+def test_what_is_open_at_the_end_of_a_block_is_rolled_back(database, admin):
+    alias = database()
+    with direct(alias) as connection:
+        connection.set_autocommit(False)
+        with connection.cursor() as cursor:
+            cursor.execute("create table left_behind ()")
+
+    assert (None,) == admin.execute("select to_regclass('left_behind')").fetchone()
+
+
 def test_blocks_can_be_in_blocks(database, written):
     alias = database(PORT=NOWHERE, direct=written)
     with direct(alias):
@@ -142,14 +152,14 @@ def test_dbshell_goes_there(database, server, written):
 
 
 def test_a_database_for_tests_is_made_and_used_there(database, server):
-    direct = server.conninfo
-    alias = database(PORT=NOWHERE, direct=direct, TEST={"NAME": "made_for_tests"})
+    # Its name is that of the pooler's database, whatever that is called elsewhere.
+    alias = database(NAME="made", PORT=NOWHERE, direct=server.conninfo)
     connection = connections[alias]
     before = dict(connection.settings_dict)
     connection.creation.create_test_db(verbosity=0, autoclobber=True)
     try:
         assert is_direct(alias)
-        assert "made_for_tests" == connection.connection.info.dbname
+        assert "test_made" == connection.connection.info.dbname
         assert connection.pool.statistics().in_use
     finally:
         connection.creation.destroy_test_db(before["NAME"], verbosity=0)
