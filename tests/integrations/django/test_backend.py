@@ -237,14 +237,17 @@ def test_what_threads_share_outlives_the_one_that_made_it(database):
     def share():
         connection = connections[alias]
         connection.inc_thread_sharing()
-        return connection, ask(alias)
+        ask(alias)
+        return connection, connection.connection
 
     alias = database()
-    shared, pid = in_thread(share)
+    shared, kept = in_thread(share)
     with shared.cursor() as cursor:
-        cursor.execute(PID)
+        cursor.execute("select 42")
 
-        assert (pid,) == cursor.fetchone()
+        assert (42,) == cursor.fetchone()
+
+    assert kept is shared.connection
 
     shared.close()
 
