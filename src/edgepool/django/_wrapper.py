@@ -101,6 +101,7 @@ class PooledWrapper(base.DatabaseWrapper):
             wrapper: Any = cls(unpooled, alias)
             wrapper.connection = connection
             wrapper._configure_connection(connection)
+            wrapper.connection = None  # it is in a cycle, and would live on with it
             if users is not None:
                 users(connection)
 
