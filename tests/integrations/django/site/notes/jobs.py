@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from pathlib import Path
 
 import django
@@ -28,10 +29,11 @@ app.conf.worker_prefetch_multiplier = 1
 
 @app.task(name="ask")
 def ask():
-    """Tell which worker asks which session."""
+    """Tell which worker asks which session, after time enough for the other one."""
+    time.sleep(0.1)
     return {"worker": os.getpid(), "backend": backend(), "preloaded": PRELOADED}
 
 
 if __name__ == "__main__":
-    sent = [ask.delay() for _ in range(40)]
+    sent = [ask.delay() for _ in range(12)]
     print(json.dumps([job.get(timeout=60.0, interval=0.05) for job in sent]))
