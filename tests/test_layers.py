@@ -37,6 +37,7 @@ LAYERS = {
     "starlette": {"__init__"},
     "fastapi": {"__init__", "starlette"},
     "flask": {"__init__", "psycopg"},
+    "sqlalchemy": {"__init__", "psycopg"},
 }
 
 EFFECTS = {
