@@ -38,6 +38,7 @@ LAYERS = {
     "fastapi": {"__init__", "starlette"},
     "flask": {"__init__", "psycopg"},
     "django": {"__init__"},
+    "sqlalchemy": {"__init__", "psycopg"},
 }
 
 EFFECTS = {

@@ -134,7 +134,8 @@ class CommonAdapter(Generic[C]):
             self._credentials = self._credentials_of(credentials)
         self._expires_with_credentials = expire_with_credentials
         self._errors: ConnectErrors | None = None
-        self._has_warned = False
+        # That the arguments in a DSN have no effect.
+        self.has_warned = False
         # What is to be told to the server about connections that were cut off.
         self._requests: WeakKeyDictionary[PGconn, Request] = WeakKeyDictionary()
         self.placement = Placement(role, conninfo, kwargs)
@@ -153,8 +154,8 @@ class CommonAdapter(Generic[C]):
         except ValueError as error:
             raise PermanentError(str(error)) from None
         self.detection.pooler.hint = dsn.pooler
-        if dsn.arguments and callable(self.conninfo) and not self._has_warned:
-            self._has_warned = True
+        if dsn.arguments and callable(self.conninfo) and not self.has_warned:
+            self.has_warned = True
             connect_log.warning(
                 "%s: no effect in what conninfo returns, give it to the pool: %s",
                 self._name,
@@ -178,6 +179,11 @@ class CommonAdapter(Generic[C]):
             and conn._pipeline is None
             and self._reset is None
         )
+
+    @property
+    def cleans(self) -> bool:
+        """Whether a session that comes back is brought to where it began."""
+        return self._reset == "clean"
 
     def is_alive(self, conn: C, /) -> bool:
         """Tell, without a round trip, whether the server has closed the connection."""
@@ -379,7 +385,7 @@ class CommonAdapter(Generic[C]):
 
     def _tidying(self, conn: C) -> PQGen[None] | None:
         """Return what the pool itself does about a returned connection."""
-        clean = CLEAN if self._reset == "clean" else b""
+        clean = CLEAN if self.cleans else b""
         if conn.pgconn.transaction_status != IDLE:
             log.warning("%s: rolling back a returned connection: %s", self._name, conn)
         elif not clean:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote, unquote
 
+from psycopg.conninfo import conninfo_to_dict
+
 from ._dsn_parameters import Taken, is_mapping, is_taken, translate
 
 # Arguments of `connect` that psycopg keeps from libpq.
@@ -87,6 +89,15 @@ def parse(given: object) -> Dsn:
         found = from_django(given)
         return _parameters(found.parameters, found.arguments, found.origins)
     return _parameters(given)
+
+
+def parameters_of(dsn: Dsn) -> dict[str, Any]:
+    """Return what a DSN says for libpq, by name.
+
+    Raises:
+        psycopg.ProgrammingError: libpq does not understand it.
+    """
+    return conninfo_to_dict(dsn.conninfo)
 
 
 # --- URLs -----------------------------------------------------------------------------

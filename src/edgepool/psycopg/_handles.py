@@ -16,20 +16,17 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from operator import methodcaller
 from sys import getrefcount
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 from weakref import ref
 
 import psycopg
 from psycopg import BaseConnection
-from psycopg import adapters as global_adapters
-from psycopg.adapt import AdaptersMap
 from psycopg.pq import ConnStatus, TransactionStatus
-from psycopg.types import TypeInfo, TypesRegistry
 
 from .._core import Note
 from .._places import place
+from ._snapshot import ALONE, Snapshot
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn
@@ -44,22 +41,6 @@ OWN = ("_try_cancel",)
 BAD = int(ConnStatus.BAD)
 ACTIVE = int(TransactionStatus.ACTIVE)
 
-
-class _Holder:
-    """Stands for what has the only reference to something."""
-
-    __slots__ = ("thing",)
-
-    def __init__(self) -> None:
-        self.thing = object()
-
-
-def _count(holder: _Holder) -> int:
-    return getrefcount(holder.thing)
-
-
-# How often `getrefcount(holder.thing)` counts what nobody else refers to.
-ALONE = _count(_Holder())
 
 # What may be asked of a session after the return: what changes nothing, of libpq's
 # connection.
@@ -130,88 +111,25 @@ def refusal_of(find: Callable[[], PGconn | None], note: Note) -> PGconn:
     return cast("PGconn", refusal)
 
 
-Change: TypeAlias = Callable[[Any], None]
-"""A change of adapters, which can be made to others as well."""
-
-
-class Adapters(AdaptersMap):
-    """The adapters of a connection, that tell when they are changed.
-
-    Args:
-        template: what they begin with. Default: psycopg's global ones.
-        changed: called with each change before it is made.
-    """
-
-    def __init__(
-        self, template: AdaptersMap | None, changed: Callable[[Change], object]
-    ) -> None:
-        super().__init__(template or global_adapters)
-        self._changed = changed
-        self.types = Types(self.types, changed)
-
-    def register_dumper(self, cls: Any, dumper: Any) -> None:
-        """See psycopg."""
-        self._changed(methodcaller("register_dumper", cls, dumper))
-        super().register_dumper(cls, dumper)
-
-    def register_loader(self, oid: Any, loader: Any) -> None:
-        """See psycopg."""
-        self._changed(methodcaller("register_loader", oid, loader))
-        super().register_loader(oid, loader)
-
-
-class Types(TypesRegistry):
-    """The types of a connection's adapters; for a change of them the same holds."""
-
-    def __init__(
-        self, template: TypesRegistry, changed: Callable[[Change], object]
-    ) -> None:
-        super().__init__(template)
-        self._changed = changed
-
-    def add(self, info: TypeInfo) -> None:
-        """See psycopg."""
-        self._changed(lambda adapters: adapters.types.add(info))
-        super().add(info)
-
-
-def _forget_adapters(find: Callable[[], Session[Any] | None], change: Change) -> None:
-    """Have a session forget the adapters that are changed; the next is to have none."""
-    if (session := find()) is not None:
-        session.adapters = None
-
-
-class Session(Generic[C]):
+class Session(Snapshot[C]):
     """What a pool knows of a session, whichever object stands for it at the time.
 
-    It is the connection's attribute `_edgepool`.
+    It is the connection's attribute `_edgepool`. As a snapshot it is what every
+    borrower finds, as `configure` has left it.
     """
 
     __slots__ = (
-        "__weakref__",
-        "adapters",
-        "autocommit",
-        "begin",
         "close",
-        "cursor_factory",
         "entry",
         "find",
-        "handlers",
         "names",
         "new_lock",
         "pgconn",
-        "prepare_threshold",
-        "prepared",
-        "prepared_max",
         "readable",
         "refusal",
-        "row_factory",
-        "server_cursor_factory",
         "spare",
-        "template",
         "tether",
         "tied",
-        "transaction",
     )
 
     pgconn: PGconn
@@ -237,6 +155,7 @@ class Session(Generic[C]):
         new_lock: Callable[[], Any],
         close: Callable[[Callable[[], C | None]], Any] | None,
     ) -> None:
+        super().__init__(conn)
         self.pgconn = conn.pgconn
         self.readable = readable
         # Another object, which is not lent, and the attributes that it takes.
@@ -244,22 +163,6 @@ class Session(Generic[C]):
         self.names: tuple[str, ...] = ()
         self.new_lock = new_lock
         self.close = close
-        # What every borrower finds, as `configure` has left it.
-        mine: Any = conn
-        self.autocommit = conn._autocommit
-        self.transaction = conn._isolation_level, conn._read_only, conn._deferrable
-        # psycopg keeps this text until one of these three is set.
-        self.begin = conn._get_tx_start_command()
-        self.row_factory = mine.row_factory
-        self.cursor_factory = mine.cursor_factory
-        self.server_cursor_factory = mine.server_cursor_factory
-        self.prepared = conn._prepared
-        self.prepare_threshold = conn._prepared.prepare_threshold
-        self.prepared_max = conn._prepared.prepared_max
-        self.handlers = list(conn._notice_handlers), list(conn._notify_handlers)
-        # psycopg makes a copy of its global adapters when a connection is first used.
-        self.template = conn._adapters
-        self.adapters: Adapters | None = None
 
     def settle_in(self, conn: C, entry: Entry[C]) -> None:
         """Make a new connection and its entry known to each other."""
@@ -301,28 +204,6 @@ class Session(Generic[C]):
         names = (*vars(conn), *_slots(type(conn)))
         self.names = tuple(name for name in names if name != "pgconn")
         return False
-
-    def restore(self, conn: C) -> None:
-        """Give the connection's attributes the values that `configure` has left."""
-        mine: Any = conn
-        conn._autocommit = self.autocommit
-        conn._isolation_level, conn._read_only, conn._deferrable = self.transaction
-        conn._begin_statement = self.begin
-        # Left behind by a block that nobody ended, though its transaction has ended.
-        conn._num_transactions = 0
-        conn._tpc = None
-        mine.row_factory = self.row_factory
-        mine.cursor_factory = self.cursor_factory
-        mine.server_cursor_factory = self.server_cursor_factory
-        conn._prepared = self.prepared
-        conn._prepared.prepare_threshold = self.prepare_threshold
-        conn._prepared.prepared_max = self.prepared_max
-        notice_handlers, notify_handlers = self.handlers
-        conn._notice_handlers = list(notice_handlers)
-        conn._notify_handlers = list(notify_handlers)
-        if conn._adapters is not self.adapters:
-            changed = partial(_forget_adapters, ref(self))
-            conn._adapters = self.adapters = Adapters(self.template, changed)
 
 
 def _slots(cls: type) -> Iterator[str]:

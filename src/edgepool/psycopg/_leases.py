@@ -23,7 +23,8 @@ from .._core import Entry, ErrorClass
 from .._drivers.tasks import task_of
 from ._adapter_base import OK, C, session_of
 from ._forked import is_forked
-from ._handles import ALONE, Refusal, Session, renewed
+from ._handles import Refusal, Session, renewed
+from ._snapshot import ALONE
 from ._unborrowed import Unborrowed
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 # Plain ints compare faster than enums.
 IDLE = int(TransactionStatus.IDLE)
+ACTIVE = int(TransactionStatus.ACTIVE)
 
 # How many exceptions are looked through for the one of psycopg that caused them.
 CAUSES = 8
@@ -122,6 +124,18 @@ def take_back(
         engine.put(entry)
     elif (event := engine.core.give_back(monotonic(), entry)) is not None:
         engine.tell(event, entry)
+
+
+def discard(pool: PsycopgFace[C, Any], conn: C, frame: FrameType) -> None:
+    """Return a lent connection that is not to be lent again.
+
+    Raises:
+        ValueError: as `take_back`.
+    """
+    # What is in mid-query is closed by the pool: it has the server cancel it first.
+    if not is_forked(conn) and conn.pgconn.transaction_status != ACTIVE:
+        conn.pgconn.finish()
+    take_back(pool, conn, frame)
 
 
 def is_idle(conn: BaseConnection[Any]) -> bool:

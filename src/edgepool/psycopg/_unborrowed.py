@@ -22,10 +22,11 @@ from psycopg import BaseConnection
 from psycopg.adapt import AdaptersMap
 from psycopg.pq import ConnStatus, PipelineStatus, TransactionStatus
 
-from ._handles import Adapters
+from ._snapshot import Adapters
 
 if TYPE_CHECKING:
-    from ._handles import Change, Session
+    from ._handles import Session
+    from ._snapshot import Change
 
 # The attributes of a connection that make something else.
 FACTORIES: Final = ("row_factory", "cursor_factory", "server_cursor_factory")
