@@ -8,6 +8,7 @@ import pytest
 
 from edgepool import PoolTimeout
 from support import replication
+from support.conservation import conserved
 from support.parity import PATIENCE, entered, eventually, execute, fetch, result
 from support.pg import at_rest, beside, borrow_error, error_of, load, more, past_grace
 from support.pgbouncer import PgBouncer
@@ -55,6 +56,8 @@ async def test_writers_follow_a_primary_that_hands_over(colour, servers, kwargs)
             await beside(servers.promote)
             await more(busy, 100)
 
+        await conserved(pool, new, NAME)
+
         # Who was writing at that moment is told, once for each connection, if the pool
         # has not been told before; and nobody while there is no primary: he waits.
         assert set(busy.kinds()) <= {"ReadOnlySqlTransaction"}
@@ -67,7 +70,8 @@ async def test_writers_follow_a_primary_that_hands_over(colour, servers, kwargs)
 
 async def test_writers_follow_a_primary_that_dies(colour, servers):
     new = servers.standby
-    async with colour.pool(servers.conninfo(), role="primary", min_size=SIZE) as pool:
+    conninfo = servers.conninfo(application_name=NAME)
+    async with colour.pool(conninfo, role="primary", min_size=SIZE) as pool:
         async with load(pool, WORKERS, WRITE) as busy:
             await more(busy, 100)
             await beside(servers.primary.kill)
@@ -79,6 +83,8 @@ async def test_writers_follow_a_primary_that_dies(colour, servers):
 
         assert len(busy.errors) == errors <= SIZE
         assert new.port == await port(pool)
+
+        await conserved(pool, new, NAME)
 
 
 async def test_readers_leave_a_standby_that_is_promoted(colour, servers):
@@ -138,9 +144,12 @@ async def test_idle_connections_are_replaced_when_a_check_tells(colour, alone):
         async with entered(pool.connection()) as conn:
             await execute(conn, "create table t (n int)")
 
+        await conserved(pool, alone, NAME)
+
 
 async def test_a_reader_that_was_told_has_the_next_one_served_elsewhere(colour, alone):
-    async with colour.pool(alone.conninfo, role="primary", min_size=1) as pool:
+    conninfo = alone.conninfo_for(application_name=NAME)
+    async with colour.pool(conninfo, role="primary", min_size=1) as pool:
         async with entered(pool.connection()) as conn:
             await beside(alone.takes_writes, False)
             await until_told(conn)
@@ -149,9 +158,13 @@ async def test_a_reader_that_was_told_has_the_next_one_served_elsewhere(colour, 
 
         assert "session is read-only" in str(error.__cause__)
 
+        await beside(alone.takes_writes, True)
+        await conserved(pool, alone, NAME)
+
 
 async def test_what_getconn_gave_is_looked_at_as_well(colour, alone):
-    async with colour.pool(alone.conninfo, role="primary", min_size=2) as pool:
+    conninfo = alone.conninfo_for(application_name=NAME)
+    async with colour.pool(conninfo, role="primary", min_size=2) as pool:
         await at_rest(pool, 2)
         conn = await result(pool.getconn())
         await beside(alone.takes_writes, False)
@@ -160,10 +173,13 @@ async def test_what_getconn_gave_is_looked_at_as_well(colour, alone):
 
         await eventually(lambda: not pool.statistics().size)
 
+        await beside(alone.takes_writes, True)
+        await conserved(pool, alone, NAME)
+
 
 @pytest.mark.parametrize("role", ["any", "standby"])
 async def test_without_that_role_a_connection_is_kept(colour, servers, role):
-    conninfo = servers.standby.conninfo
+    conninfo = servers.standby.conninfo_for(application_name=NAME)
     async with colour.pool(conninfo, role=role, min_size=1) as pool:
         async with entered(pool.connection()) as conn:
             mine = conn.info.backend_pid
@@ -176,6 +192,8 @@ async def test_without_that_role_a_connection_is_kept(colour, servers, role):
 
         assert "25006" == error.sqlstate
         assert mine == await fetch_pid(pool)
+
+        await conserved(pool, servers.standby, NAME)
 
 
 async def fetch_pid(pool):
@@ -201,12 +219,15 @@ async def test_behind_a_pooler_that_does_not_tell_an_error_does(colour, alone, m
             assert "25006" == (await error_of(write())).sqlstate
             await eventually(lambda: 2 == pool.statistics().connects)
 
+            await conserved(pool, bouncer)
+
 
 @pytest.mark.parametrize("said", ["set transaction read only", None], ids=["sql", "py"])
 async def test_a_transaction_that_was_to_be_read_only_is_nobodys_fault(
     colour, alone, said
 ):
-    async with colour.pool(alone.conninfo, role="primary", min_size=1) as pool:
+    conninfo = alone.conninfo_for(application_name=NAME)
+    async with colour.pool(conninfo, role="primary", min_size=1) as pool:
         mine = await fetch_pid(pool)
 
         async def write():
@@ -223,3 +244,5 @@ async def test_a_transaction_that_was_to_be_read_only_is_nobodys_fault(
 
         assert "25006" == error.sqlstate
         assert mine == await fetch_pid(pool)
+
+        await conserved(pool, alone, NAME)
