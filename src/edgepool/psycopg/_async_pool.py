@@ -329,12 +329,13 @@ class AsyncConnectionPool(
 
         A connection to it is opened and configured, beside those of the pool, and is
         closed again. If that fails, nothing has changed. Then the pool connects there
-        only, and its connections are replaced as by `drain(over=...)`. If the call is
-        interrupted or cancelled before that, nothing has changed.
+        only, and its connections are replaced as by `drain(over=...)`; that is begun,
+        and not waited for. If the call is cancelled, nothing has changed either, and
+        the connection to the other address is closed.
 
         Args:
             conninfo: the address, in any form that the constructor takes. Arguments of
-                the pool in it have no effect.
+                the pool in it have no effect, and a line in the log says so.
             over: in how many seconds the connections are replaced, one after the other.
             timeout: how long the first connection may take, in seconds. Default: the
                 pool's `timeout`.

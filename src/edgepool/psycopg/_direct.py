@@ -113,7 +113,7 @@ def of_one(
     }
     made = make(min_size=0, max_size=1, open=False, **{**arguments, **others})
     # Not by the constructor: what else it says is for pools.
-    made.conninfo = conninfo
+    made._adapter.lead_to(conninfo)
     made._adapter.connect_as(pool._adapter)
     return made
 
