@@ -191,6 +191,35 @@ async def test_clean_cleans_a_session_that_is_ones_own(colour, bouncer):
         await conserved(pool, pooler)
 
 
+KEPT = ("application_name", "client_encoding", "timezone")
+
+
+async def test_clean_leaves_what_the_pooler_keeps_for_its_client(
+    colour, bouncer, sessions, monkeypatch
+):
+    monkeypatch.setenv("PGTZ", "Asia/Tokyo")
+    pooler = bouncer("session")
+    name = sessions.name
+    async with colour.pool(
+        pooler.conninfo_for(application_name=name),
+        min_size=1,
+        kwargs={"client_encoding": "latin1"},
+        reset="clean",
+    ) as pool:
+        for _ in range(3):
+            async with entered(pool.connection()) as conn:
+                shown = [await fetch(conn, f"show {what}") for what in KEPT]
+                await execute(conn, "set application_name = 'mine'")
+                await execute(conn, "set client_encoding = utf8")
+                await execute(conn, "set timezone = 'America/Lima'")
+            await at_rest(pool, 1)
+
+            assert [name, "LATIN1", "Asia/Tokyo"] == shown
+            assert 1 == sessions.count
+
+        await conserved(pool, pooler)
+
+
 async def test_clean_sends_nothing_where_sessions_are_shared(colour, bouncer):
     pooler = bouncer("transaction", default_pool_size=1)
     behind = pooler.conninfo_for()
