@@ -398,18 +398,41 @@ def test_a_program_that_a_signal_ends_is_ended_at_once():
     )
 
 
-def test_a_program_that_ctrl_c_ends_ends_at_once():
-    program = """
-        import os, signal
+CTRL_C = """
+    import os, signal
 
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+"""
+
+INTERRUPTED = {
+    "threads": THREADS
+    + CTRL_C
+    + """
+    pool = make_pool()
+    lease = pool.borrow()
+    lease.__enter__()
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    pool.borrow(FOREVER).__enter__()
+    """,
+    "asyncio": TASKS
+    + CTRL_C
+    + """
+    async def main():
         pool = make_pool()
-        lease = pool.borrow()
-        lease.__enter__()
-        signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
-        pool.borrow(FOREVER).__enter__()
-    """
-    run = ended(dedent(THREADS) + dedent(program))
+        async with pool.borrow():
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            await pool.borrow(FOREVER).__aenter__()
+
+    asyncio.run(main())
+    """,
+}
+
+
+@pytest.mark.parametrize("program", INTERRUPTED.values(), ids=INTERRUPTED.keys())
+def test_a_program_that_ctrl_c_ends_ends_at_once(program):
+    run = ended(dedent(program))
 
     assert "KeyboardInterrupt" == run.stderr.splitlines()[-1]
+    # As a shell is to be told, so that its script ends as well.
+    assert -signal.SIGINT == run.returncode

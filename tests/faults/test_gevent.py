@@ -15,7 +15,7 @@ import edgepool
 from support.pg import application_name, sessions_of
 from support.rounds import rounds
 
-SOURCES = str(Path(edgepool.__file__).parent.parent)
+SOURCES = [str(Path(edgepool.__file__).parents[1]), str(Path(__file__).parents[1])]
 GUARD = 100.0
 
 PROGRAM = """
@@ -29,6 +29,9 @@ PROGRAM = """
 
     import gevent
     from edgepool import ConnectionPool, PoolTimeout
+    from psycopg.conninfo import conninfo_to_dict, make_conninfo
+    from support.conservation import conserved
+    from support.parity import run_blocking
 
     conninfo, rounds = sys.argv[1], int(sys.argv[2])
     dice = Random(1)
@@ -38,6 +41,11 @@ PROGRAM = """
 
     class Stopped(BaseException):
         pass
+
+
+    class Server:
+        def conninfo_for(self, **parameters):
+            return make_conninfo(conninfo, **parameters)
 
 
     def use():
@@ -91,24 +99,9 @@ PROGRAM = """
         gevent.joinall(greenlets, raise_error=False)
     assert served and cut_short, (served, cut_short, pool.statistics())
 
-
-    def at_rest():
-        s = pool.statistics()
-        return s.waiting == s.in_use == 0 and s.size == s.idle
-
-
-    for _ in range(1000):
-        gc.collect()  # what was in the hands of the killed only
-        if at_rest():
-            break
-        gevent.sleep(0.01)
-    else:
-        raise AssertionError(pool.statistics())
-    leases = [pool.connection(timeout=10.0) for _ in range(3)]
-    pids = {lease.__enter__().info.backend_pid for lease in leases}
-    assert len(pids) == 3
-    for lease in leases:
-        lease.__exit__(None, None, None)
+    gc.collect()  # what was in the hands of the killed only
+    name = conninfo_to_dict(conninfo)["application_name"]
+    run_blocking(conserved(pool, Server(), name))
     heart.kill()
     pool.close()
     assert pool.statistics().size == 0
@@ -119,7 +112,7 @@ PROGRAM = """
 def test_greenlets_lose_nothing_and_block_nobody(server, conninfo):
     run = subprocess.run(
         [sys.executable, "-c", dedent(PROGRAM), conninfo, str(rounds(15))],
-        env=os.environ | {"PYTHONPATH": SOURCES},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(SOURCES)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -13,6 +13,7 @@ import time
 import pytest
 
 from edgepool import AsyncConnectionPool
+from support.conservation import conserved
 from support.loops import LOOPS, run_in
 from support.pg import application_name, sessions_of
 
@@ -50,17 +51,19 @@ def test_a_pool_of_the_module_serves_one_event_loop_after_the_other(
 
         assert 1 == pool.statistics().size
 
+    run_in(new_loop, conserved(pool, server, application_name(conninfo)))
     run_in(new_loop, pool.close())
     run_in(new_loop, gone(server, conninfo))
 
 
-def test_a_loop_for_each_test_needs_no_pool_for_each_test(new_loop, conninfo):
+def test_a_loop_for_each_test_needs_no_pool_for_each_test(new_loop, server, conninfo):
     # As pytest-asyncio does it: open and close by fixtures, in the test's loop.
     pool = make_pool(conninfo, open=False)
 
     async def test():
         async with pool:
             await asyncio.gather(*[answer(pool) for _ in range(5)])
+            await conserved(pool, server, application_name(conninfo))
 
     for _ in range(5):
         run_in(new_loop, test())
@@ -83,8 +86,9 @@ def test_what_a_closed_loop_had_borrowed_takes_no_place(new_loop, server, connin
 
     assert 42 == run_in(new_loop, answer(pool))
 
-    run_in(new_loop, pool.close())
     del lent
+    run_in(new_loop, conserved(pool, server, application_name(conninfo)))
+    run_in(new_loop, pool.close())
     run_in(new_loop, gone(server, conninfo))
 
 
@@ -99,6 +103,7 @@ def test_a_connect_that_dies_with_its_loop_is_begun_anew(new_loop, server, conni
 
     assert 42 == run_in(new_loop, answer(pool))
 
+    run_in(new_loop, conserved(pool, server, application_name(conninfo)))
     run_in(new_loop, pool.close())
     run_in(new_loop, gone(server, conninfo))
 
@@ -115,7 +120,7 @@ def test_a_connect_that_dies_with_its_loop_is_begun_anew(new_loop, server, conni
     ids=["connection", "getconn", "check", "wait", "close"],
 )
 @pytest.mark.parametrize("lent", [False, True], ids=["idle", "lent"])
-def test_a_second_event_loop_is_refused_at_once(new_loop, conninfo, use, lent):
+def test_a_second_event_loop_is_refused_at_once(new_loop, server, conninfo, use, lent):
     pool = make_pool(conninfo)
     outcome = []
 
@@ -135,6 +140,7 @@ def test_a_second_event_loop_is_refused_at_once(new_loop, conninfo, use, lent):
 
         assert 42 == await answer(pool)
 
+        await conserved(pool, server, application_name(conninfo))
         await pool.close()
 
     run_in(new_loop, in_this_loop())
@@ -144,7 +150,7 @@ def test_a_second_event_loop_is_refused_at_once(new_loop, conninfo, use, lent):
     assert took < AT_ONCE
 
 
-def test_a_thread_without_a_loop_is_told_so(new_loop, conninfo):
+def test_a_thread_without_a_loop_is_told_so(new_loop, server, conninfo):
     pool = make_pool(conninfo)
     errors = []
 
@@ -167,6 +173,7 @@ def test_a_thread_without_a_loop_is_told_so(new_loop, conninfo):
 
         assert 42 == await answer(pool)
 
+        await conserved(pool, server, application_name(conninfo))
         await pool.close()
 
     run_in(new_loop, main())

@@ -132,6 +132,24 @@ async def test_a_block_that_leaves_work_behind_is_ended_on_the_server(
         await conserved(pool, server, application_name(conninfo))
 
 
+async def test_a_stream_that_is_left_and_let_go_of_holds_up_nobody(
+    colour, conninfo, server
+):
+    many = "select generate_series(1, 1000000)"
+    async with colour.pool(conninfo, min_size=1, max_size=1) as pool:
+        async with entered(pool.connection()) as conn:
+            rows = conn.cursor().stream(many)
+            if colour.asynchronous:
+                async for _ in rows:
+                    break
+            else:
+                for _ in rows:
+                    break
+            del rows
+
+        await conserved(pool, server, application_name(conninfo))
+
+
 async def test_the_place_is_kept_until_the_server_was_told(
     colour, conninfo, server, monkeypatch
 ):

@@ -6,23 +6,26 @@ import psycopg
 import pytest
 
 from edgepool import PoolTimeout
-from support.parity import borrowed, entered, eventually, execute
+from support.conservation import conserved
+from support.parity import borrowed, entered, eventually, execute, result
 from support.pg import borrow_error, error_of, load, more
 
 
 @pytest.mark.parametrize("mode", ["session", "transaction"])
 async def test_a_pooler_that_takes_no_more_clients_fails_nobody(colour, bouncer, mode):
     pooler = bouncer(mode, max_client_conn=3)
-    async with (
-        colour.pool(pooler.conninfo_for(), min_size=0, max_size=10) as pool,
-        load(pool, 16, hold=0.002) as busy,
-    ):
-        await more(busy, 500)
-        now = pool.statistics()
+    async with colour.pool(pooler.conninfo_for(), min_size=0, max_size=10) as pool:
+        async with load(pool, 16, hold=0.002) as busy:
+            await more(busy, 500)
+            now = pool.statistics()
 
         assert [] == busy.errors
         assert 1 <= now.ceiling <= 3
         assert 1 <= now.connects_refused == now.connect_errors
+
+        # As many as it is sure to get.
+        await result(pool.resize(0, now.ceiling))
+        await conserved(pool, pooler)
 
 
 async def test_who_waits_in_vain_is_told_what_the_pooler_said(colour, bouncer):
@@ -37,6 +40,9 @@ async def test_who_waits_in_vain_is_told_what_the_pooler_said(colour, bouncer):
         assert "no more connections allowed" in str(error.__cause__)
         # PgBouncer's own is 08P01, as for everything.
         assert "53300" == error.__cause__.sqlstate
+
+        await result(pool.resize(0, 1))
+        await conserved(pool, pooler)
 
 
 async def test_a_pooler_without_a_session_to_spare_ends_the_growth(colour, bouncer):
@@ -54,6 +60,9 @@ async def test_a_pooler_without_a_session_to_spare_ends_the_growth(colour, bounc
             assert 2 == pool.statistics().ceiling
 
         await ask(pool)
+
+        await result(pool.resize(2, 2))
+        await conserved(pool, pooler)
 
 
 async def ask(pool):

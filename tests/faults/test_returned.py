@@ -204,7 +204,7 @@ async def test_what_is_dropped_gives_its_place_back(colour, server, conninfo):
 
 
 @pytest.mark.filterwarnings("ignore:.*was dropped instead of returned")
-async def test_a_leak_is_told_with_its_place(colour, conninfo, caplog):
+async def test_a_leak_is_told_with_its_place(colour, server, conninfo, caplog):
     async def lose():
         lost.clear()
         await eventually(lambda: "was dropped, not returned" in caplog.text)
@@ -216,10 +216,14 @@ async def test_a_leak_is_told_with_its_place(colour, conninfo, caplog):
         with pytest.warns(ResourceWarning, match=place):
             await lose()
 
-    assert re.search(place, caplog.text)
+        assert re.search(place, caplog.text)
+
+        await conserved(pool, server, application_name(conninfo))
 
 
-async def test_who_ends_with_what_he_has_borrowed_is_noticed(colour, conninfo, caplog):
+async def test_who_ends_with_what_he_has_borrowed_is_noticed(
+    colour, server, conninfo, caplog
+):
     kept = []
 
     async def borrow(pool):
@@ -235,6 +239,7 @@ async def test_who_ends_with_what_he_has_borrowed_is_noticed(colour, conninfo, c
         assert "has ended with a connection borrowed at" in caplog.text
 
         await result(pool.putconn(kept.pop()))
+        await conserved(pool, server, application_name(conninfo))
 
 
 # --- attributes -----------------------------------------------------------------------

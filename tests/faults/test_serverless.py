@@ -18,6 +18,7 @@ import pytest
 from edgepool._drivers import base, threads
 from edgepool._drivers.housekeeper import Housekeeper
 from edgepool.testing._processes import wait_until_suspended
+from support.conservation import conserved
 from support.parity import (
     PATIENCE,
     borrowed,
@@ -67,7 +68,7 @@ class Instance:
         self.process.send_signal(signal.SIGCONT)
 
     def end(self):
-        """Let it come to its end; give its exit status, and what it complained of."""
+        """Let it look at its pool and end; give its status, and what was wrong."""
         _, complaints = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode, complaints
 
@@ -92,13 +93,13 @@ def instance(colour, conninfo):
 
 
 async def test_nothing_is_left_when_nothing_is_borrowed(
-    colour, conninfo, sessions, monkeypatch
+    colour, server, conninfo, sessions, monkeypatch
 ):
     # The process's own may be at work for a pool that another test has left open.
     monkeypatch.setattr(threads, "housekeeper", Housekeeper())
     before = set(threading.enumerate())
     tasks = asyncio.all_tasks() if colour.asynchronous else set()
-    pool = colour.NullPool(conninfo)
+    pool = colour.NullPool(conninfo, max_size=2)
     for _ in range(3):
         await lend(pool)
 
@@ -115,11 +116,12 @@ async def test_nothing_is_left_when_nothing_is_borrowed(
     assert not pool.closed
     assert await lend(pool)
 
+    await conserved(pool, server, sessions.name)
     await result(pool.close())
 
 
 async def test_an_instance_ends_without_closing_its_pool(instance, sessions):
-    one = instance("null")
+    one = instance("null", max_size=2)
     one.call()
 
     assert one.end() == (0, "")
@@ -131,13 +133,15 @@ async def test_an_instance_ends_without_closing_its_pool(instance, sessions):
 async def test_after_a_freeze_no_dead_connection_is_lent(
     instance, sessions, kind, min_size
 ):
-    one = instance(kind, min_size=min_size)
+    one = instance(kind, min_size=min_size, max_size=2)
     before = one.call()
     with one.frozen():
         sessions.terminate()
 
     assert one.call() not in (0, before)
     assert one.end() == (0, "")
+
+    await eventually(lambda: sessions.count == 0)
 
 
 async def test_the_time_of_a_freeze_counts(instance, sessions):
@@ -150,9 +154,11 @@ async def test_the_time_of_a_freeze_counts(instance, sessions):
     assert one.call() != before
     assert one.end() == (0, "")
 
+    await eventually(lambda: sessions.count == 0)
+
 
 async def test_a_null_pool_has_nothing_that_could_die_in_a_freeze(instance, sessions):
-    one = instance("null")
+    one = instance("null", max_size=2)
     one.call()
     await eventually(lambda: sessions.count == 0)
     with one.frozen():
@@ -160,6 +166,8 @@ async def test_a_null_pool_has_nothing_that_could_die_in_a_freeze(instance, sess
 
     assert one.call()
     assert one.end() == (0, "")
+
+    await eventually(lambda: sessions.count == 0)
 
 
 async def test_after_the_machine_was_suspended_nothing_forgotten_is_lent(
@@ -201,10 +209,13 @@ async def test_many_instances_share_few_sessions(colour, server, conninfo, sessi
         assert busy.errors == []
         assert 0 < peak <= 3
         for pool in pools:
+            await conserved(pool, pooler)
             await result(pool.close())
 
 
-async def test_an_instance_bounds_and_queues_its_own(colour, conninfo, sessions):
+async def test_an_instance_bounds_and_queues_its_own(
+    colour, server, conninfo, sessions
+):
     pool = colour.NullPool(conninfo, max_size=2)
     async with borrowed(pool, 2) as held:
         pids = {conn.info.backend_pid for conn in held}
@@ -220,4 +231,5 @@ async def test_an_instance_bounds_and_queues_its_own(colour, conninfo, sessions)
         held.append(served)
     del held, served
     gc.collect()
+    await conserved(pool, server, sessions.name)
     await result(pool.close())

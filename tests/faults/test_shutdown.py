@@ -17,6 +17,7 @@ import pytest
 
 from edgepool import AsyncPool, Pool, PoolClosed
 from edgepool.testing import AsyncFakeAdapter, FakeAdapter, FakeServer
+from support.conservation import conserved
 from support.parity import entered, eventually, execute, pause, result, spawn
 from support.pg import application_name, sessions_of
 from support.rounds import rounds
@@ -38,6 +39,20 @@ async def busy(pool, dice):
             return True
 
 
+async def nothing_is_left(pool, server, name):
+    """Check that a pool is closed to the last, and has all its places if opened."""
+    assert pool.closed
+
+    now = pool.statistics()
+
+    assert (0, 0) == (now.size, now.waiting)
+
+    await eventually(lambda: not sessions_of(server, name))
+    await result(pool.open())
+    await conserved(pool, server, name)
+    await result(pool.close())
+
+
 async def test_a_close_in_full_swing_leaves_nothing_behind(colour, server, conninfo):
     for seed in range(rounds(10)):
         dice = Random(seed)
@@ -56,11 +71,7 @@ async def test_a_close_in_full_swing_leaves_nothing_behind(colour, server, conni
 
         assert [True] * 6 == [await user for user in users]
 
-        s = pool.statistics()
-
-        assert (0, 0) == (s.size, s.waiting)
-
-        await eventually(lambda: not sessions_of(server, application_name(conninfo)))
+        await nothing_is_left(pool, server, application_name(conninfo))
 
 
 async def test_what_is_not_back_in_time_is_cut_off(colour, server, conninfo):
@@ -88,7 +99,7 @@ async def test_what_is_not_back_in_time_is_cut_off(colour, server, conninfo):
         with pytest.raises(PoolClosed):
             await waiting
 
-        await eventually(lambda: not sessions_of(server, application_name(conninfo)))
+        await nothing_is_left(pool, server, application_name(conninfo))
 
 
 async def test_a_pool_may_be_closed_by_several_at_once(colour, server, conninfo):
@@ -99,10 +110,7 @@ async def test_a_pool_may_be_closed_by_several_at_once(colour, server, conninfo)
         for closing in [spawn(pool.close) for _ in range(4)]:
             await closing
 
-        assert pool.closed
-        assert 0 == pool.statistics().size
-
-        await eventually(lambda: not sessions_of(server, application_name(conninfo)))
+        await nothing_is_left(pool, server, application_name(conninfo))
 
 
 async def test_a_pool_that_is_closed_while_it_connects_is_closed(colour, proxy, server):
@@ -115,11 +123,9 @@ async def test_a_pool_that_is_closed_while_it_connects_is_closed(colour, proxy, 
         await pause(n * 0.003)
 
         await result(pool.close())
-
-        assert 0 == pool.statistics().size
-
         proxy.delay = 0.0
-        await eventually(lambda: not sessions_of(server, name))
+
+        await nothing_is_left(pool, server, name)
 
 
 async def test_a_closed_pool_is_opened_again_at_once(colour, server, conninfo):
@@ -137,7 +143,7 @@ async def test_a_closed_pool_is_opened_again_at_once(colour, server, conninfo):
 
     await result(pool.close())
 
-    assert 0 == pool.statistics().size
+    await nothing_is_left(pool, server, application_name(conninfo))
 
 
 # --- fakes: more of it, and faster ----------------------------------------------------

@@ -437,9 +437,15 @@ def _returns(value):
     return function
 
 
-async def test_a_dsn_assigned_later_is_read_for_the_next_connection(colour, server):
+async def test_a_dsn_assigned_later_is_read_for_the_next_connection(
+    colour, server, caplog
+):
     pool = colour.Pool("host=nowhere.invalid", min_size=0, max_size=1)
-    pool.conninfo = f"{server.url}?pool_max_size=9&schema=shop"
+    pool.conninfo = f"{server.url}?pool_max_size=9&schema=shop&password={SECRET}"
 
     assert '"shop"' == await asked(pool, "show search_path")
     assert 1 == pool.max_size
+    assert [
+        f"{pool.name}: no effect in another conninfo, give it to the pool:"
+        " pool_max_size=9 in the connection string"
+    ] == caplog.messages

@@ -10,8 +10,11 @@ from types import SimpleNamespace
 
 import pytest
 
+import edgepool.psycopg._adapter_base
 import edgepool.psycopg._credential_sources
 import edgepool.psycopg._credentials
+import edgepool.psycopg._leases
+import edgepool.psycopg._pool
 from edgepool import (
     ConnectFailed,
     Credential,
@@ -58,18 +61,30 @@ def provider():
     return Provider("right")
 
 
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self):
+        self._now = time.monotonic()
+
+    def now(self):
+        return self._now
+
+    def __call__(self, seconds):
+        self._now += seconds
+
+
 @pytest.fixture
 def later(monkeypatch):
-    """Move the clock of the credentials: `later(60)`."""
-    moved = 0.0
-
-    def move(seconds):
-        nonlocal moved
-        moved += seconds
-
-    for module in (edgepool.psycopg._credentials, edgepool.psycopg._credential_sources):
-        monkeypatch.setattr(module, "monotonic", lambda: time.monotonic() + moved)
-    return move
+    """Stop the clock of the credentials, and move it: `later(60)`."""
+    clock = Clock()
+    for module in (
+        edgepool.psycopg._adapter_base,
+        edgepool.psycopg._credential_sources,
+        edgepool.psycopg._credentials,
+    ):
+        monkeypatch.setattr(module, "monotonic", clock.now)
+    return clock
 
 
 def texts_of(error):
@@ -172,17 +187,18 @@ def test_a_credential_that_cannot_be_is_refused(arguments, kind, text):
     assert SECRET not in str(caught.value)
 
 
-def test_a_moment_is_taken_as_time_tells_it():
-    held = Held(Credential("x", expires_at=time.time() + 900.0), 100.0)
+def test_a_moment_is_taken_as_time_tells_it(monkeypatch):
+    told = SimpleNamespace(time=lambda: 5_000.0)
+    monkeypatch.setattr(edgepool.psycopg._credentials, "time", told)
+    held = Held(Credential("x", expires_at=5_900.0), 100.0)
 
-    assert 1000.0 == pytest.approx(held.expires_at, abs=1.0)
-    assert 940.0 == pytest.approx(held.refresh_at, abs=1.0)
+    assert (1000.0, 940.0) == (held.expires_at, held.refresh_at)
 
 
 def test_a_short_life_is_not_spent_on_renewals():
     held = Held(Credential("x", expires_in=60.0), 100.0)
 
-    assert 148.0 == pytest.approx(held.refresh_at)
+    assert 148.0 == held.refresh_at
 
 
 # --- how often it is asked ------------------------------------------------------------
@@ -258,7 +274,13 @@ async def test_a_renewal_that_fails_is_logged_and_tried_again_later(
 
         assert 2 == provider.calls
 
-        later(1.1)
+        later(0.9)
+        await result(pool.drain())
+        await at_rest(pool, 1)
+
+        assert 2 == provider.calls
+
+        later(0.2)
         await result(pool.drain())
         await eventually(lambda: provider.calls == 3)
 
@@ -310,7 +332,7 @@ async def test_a_password_that_was_changed_under_load_costs_nobody_an_error(
 
 
 async def test_a_credential_that_is_not_admitted_is_asked_for_once_more(
-    colour, role, provider
+    colour, role, provider, later
 ):
     provider.answer = "wrong"
     async with colour.pool(
@@ -333,7 +355,12 @@ async def test_it_is_asked_for_again_after_a_moment(colour, role, provider, late
         await borrow_error(pool)
         provider.answer = "right"
         await borrow_error(pool)
-        later(1.1)
+        later(0.9)
+        await borrow_error(pool)
+
+        assert 2 == provider.calls
+
+        later(0.2)
 
         assert await lend(pool)
         assert 3 == provider.calls
@@ -433,27 +460,24 @@ async def test_a_pool_closes_though_its_provider_hangs(colour, role, provider):
 
 @pytest.mark.parametrize("expire", [False, True])
 async def test_a_connection_may_outlive_its_credential_or_not(
-    colour, role, provider, expire
+    colour, role, provider, later, monkeypatch, expire
 ):
-    provider.answer = Credential("right", expires_in=0.5)
-    arguments = {"min_size": 1, "credentials": provider}
+    for module in (edgepool.psycopg._leases, edgepool.psycopg._pool):
+        monkeypatch.setattr(module, "monotonic", later.now)
+    provider.answer = Credential("right", expires_in=900.0)
+    arguments = {"min_size": 0, "max_size": 1, "credentials": provider}
     if expire:
         arguments["expire_with_credentials"] = True
     async with colour.pool(role.conninfo(), **arguments) as pool:
+        pool._engine.clock = later.now
         mine = await lend(pool)
-        provider.answer = Credential("right", expires_in=1000.0)
+        later(800.0)  # ahead of the end it may be replaced already
 
-        def lasts():
-            entries = pool._engine.core.idle_entries()
-            return max((e.expires_at - time.monotonic() for e in entries), default=0.0)
+        assert mine == await lend(pool)
 
-        if expire:
-            await eventually(lambda: 900.0 < lasts() <= 1000.0)
+        later(100.0)
 
-            assert mine != await lend(pool)
-        else:
-            assert 3000.0 < lasts()
-            assert mine == await lend(pool)
+        assert expire is (mine != await lend(pool))
 
 
 # --- nobody is told -------------------------------------------------------------------

@@ -9,7 +9,13 @@ from contextlib import suppress
 import psycopg
 import pytest
 
-from edgepool import ConnectFailed, ConnectionPool, ErrorClass, PoolTimeout
+from edgepool import (
+    ConnectFailed,
+    ConnectionPool,
+    ErrorClass,
+    PermanentError,
+    PoolTimeout,
+)
 from edgepool.psycopg._error_classes import CLASSES
 from support.interrupt import Interruption, at_every_line
 from support.parity import (
@@ -276,6 +282,29 @@ async def test_the_user_may_say_that_a_wrong_password_passes_by(colour, role):
         await beside(role.set_password, "next")
 
         assert await served
+
+
+@pytest.mark.parametrize("error", [PermanentError("it is so"), KeyError("tenant")])
+async def test_the_user_is_not_asked_about_what_he_has_said_is_for_good(
+    colour, conninfo, error
+):
+    """With an error that says so, or one that is a bug."""
+    asked = []
+
+    def classify(error):
+        asked.append(error)
+        return ErrorClass.ORDINARY
+
+    def where():
+        raise error
+
+    async with colour.pool(where, min_size=0, max_size=1, classify=classify) as pool:
+        told, _ = await borrow_error(pool)
+
+        assert isinstance(told, ConnectFailed)
+        assert error is told.__cause__
+
+    assert [] == asked
 
 
 @pytest.mark.parametrize("answer", [None, "nonsense"])

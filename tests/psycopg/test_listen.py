@@ -137,14 +137,29 @@ async def test_nothing_comes_within_the_timeout(pool_that_hears, notify):
         assert await heard(events) == [("a", "later")]
 
 
-async def test_it_begins_at_its_first_use(colour, pool_that_hears, notify, ears):
+async def test_it_begins_at_its_first_use(pool_that_hears, notify, ears):
+    heard = []
+
+    async def hear(events):
+        while True:
+            heard.append(told(await result(events.get(PATIENCE))))
+
     async with pool_that_hears() as pool:
-        hearing = spawn(all_of, pool.listen("a"))
+        events = pool.listen("a")
+        notify("a", "too early")
+
+        assert 0 == ears.count
+
+        hearing = spawn(hear, events)
         await eventually(lambda: ears.queries == ['LISTEN "a"'])
+        await eventually(lambda: ears.states == {"idle": 1})
         notify("a", "x")
+        await eventually(lambda: heard)
         await result(pool.close())
 
-        assert await hearing in ([], [("a", "x")])
+        assert isinstance(await error_of(hearing), PoolClosed)
+
+    assert [("a", "x")] == heard
 
 
 async def test_it_takes_no_place_of_the_pool(pool_that_hears, ears):

@@ -78,6 +78,21 @@ async def test_the_life_of_a_pool_in_a_few_lines(colour, conninfo, log):
     assert len(lines(log)) == 4
 
 
+async def test_what_is_done_to_a_pool_is_told(colour, conninfo, log):
+    async with colour.pool(conninfo, min_size=1, max_size=2, name="mine") as pool:
+        await at_rest(pool, 1)
+        log.clear()
+        await result(pool.resize(1, 3))
+        await result(pool.drain())
+        await result(pool.drain(over=30))
+
+        assert [
+            "mine: resized to min_size=1, max_size=3",
+            "mine: draining",
+            "mine: draining over 30 s",
+        ] == lines(log, "edgepool.pool")
+
+
 async def test_a_lost_connection_is_told_with_its_replacement(
     colour, conninfo, sessions, log
 ):

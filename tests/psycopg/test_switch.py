@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+
 import psycopg
 import pytest
 
-from edgepool import ConnectFailed, PoolClosed, PoolTimeout
+from edgepool import ConnectFailed, ErrorClass, PoolClosed, PoolTimeout
 from edgepool.testing import PostgresServer
+from support.cancel import at_every_suspension
+from support.conservation import conserved
 from support.parity import borrowed, entered, eventually, lend, result
-from support.pg import Sessions, at_rest, beside, error_of, load, more
+from support.pg import TASKS, Sessions, at_rest, beside, error_of, load, more
+from support.pg_proxy import Proxy
 
 NAME = "moving"
 
@@ -182,6 +187,107 @@ async def test_a_server_of_another_role_changes_nothing(
 
         assert "session is read-only" in str(error.__cause__)
         await unchanged(pool, conninfo, sessions, before)
+
+
+async def test_the_class_of_connections_is_the_pools_there_too(
+    colour, conninfo, address
+):
+    async def configure(conn):
+        classes.append(type(conn))
+
+    classes = []
+    Ours = type("Ours", (colour.Connection,), {})
+    async with colour.pool(
+        conninfo,
+        min_size=1,
+        connection_class=Ours,
+        configure=colour.callback(configure),
+    ) as pool:
+        await at_rest(pool, 1)
+        await switch(pool, address)
+
+    assert [Ours, Ours] == classes[:2]
+
+
+async def test_further_arguments_are_the_pools_there_too(colour, role):
+    async with colour.pool(
+        role.conninfo(), min_size=1, kwargs={"password": "right"}
+    ) as pool:
+        await switch(pool, role.conninfo(dbname="template1"), over=0)
+        async with entered(pool.connection()) as conn:
+            assert "template1" == conn.info.dbname
+
+
+async def test_what_the_user_says_of_a_pooler_counts_there_too(colour, conninfo, other):
+    proxy = Proxy(other.conninfo)
+    try:
+        async with colour.pool(conninfo, min_size=0, max_size=1, pooler="none") as pool:
+            await switch(pool, proxy.conninfo(), over=0)
+
+            assert (1, []) == (proxy.connects, proxy.statements)
+    finally:
+        proxy.close()
+
+
+async def test_errors_mean_the_same_there(colour, conninfo, sessions):
+    def classify(error):
+        return ErrorClass.FAIL_FAST
+
+    async with colour.pool(conninfo, min_size=1, classify=classify) as pool:
+        await at_rest(pool, 1)
+        before = sessions.pids
+        # By the table this is to be waited for.
+        error = await error_of(switch(pool, "host=127.0.0.1 port=1"))
+
+        assert isinstance(error, ConnectFailed)
+        await unchanged(pool, conninfo, sessions, before)
+
+
+async def test_arguments_of_the_pool_have_no_effect_there(
+    colour, conninfo, address, caplog
+):
+    caplog.set_level(logging.INFO, logger="edgepool")
+    async with colour.pool(conninfo, min_size=1, max_size=2, name="p") as pool:
+        await at_rest(pool, 1)
+        caplog.clear()
+        await switch(pool, f"{address} password=hush pool_max_size=3 pool_timeout=7")
+
+        assert (2, 30.0) == (pool.max_size, pool.timeout)
+
+    told = [m for m in caplog.messages if "no effect" in m or "switched" in m]
+    assert [
+        "p: no effect in another conninfo, give it to the pool:"
+        " pool_max_size=3 in the connection string,"
+        " pool_timeout=7 in the connection string",
+        "p: switched to another address",
+    ] == told
+    assert "hush" not in caplog.text
+
+
+@pytest.mark.parametrize("colour", [TASKS], ids=["tasks"])
+async def test_a_cancellation_changes_nothing_wherever_it_comes(
+    colour, server, conninfo, sessions, address, there
+):
+    async def scenario(drive):
+        async with colour.pool(conninfo, min_size=1) as pool:
+            await at_rest(pool, 1)
+            before = sessions.pids
+            done = []
+
+            async def move():
+                await pool.switch(address, over=0)
+                done.append(True)
+
+            await drive(move())
+            if done:
+                await eventually(lambda: not sessions.count)
+                return
+            await unchanged(pool, conninfo, sessions, before)
+            await eventually(lambda: not there.count)
+            await conserved(pool, server, sessions.name)
+        await eventually(lambda: not sessions.count)
+
+    assert await at_every_suspension(scenario) > 1
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import psycopg
+from psycopg.rows import dict_row
 
 from edgepool.testing._address import HOST, release_port, reserve_port
 from edgepool.testing._binaries import find_account, make_directory
@@ -23,6 +24,9 @@ from edgepool.testing._processes import spawn, wait_until_suspended
 from support.parity import PATIENCE
 
 WHERE = "EDGEPOOL_PGBOUNCER"
+
+# The database that is none, but where one speaks to the pooler itself.
+CONSOLE = "pgbouncer"
 
 # Ends it, and removes its directory, if the tests are killed: then the pipe is closed.
 WATCHDOG = """
@@ -138,15 +142,22 @@ class PgBouncer:
 
     def admin(self, command):
         """Say something on its console, and give the rows of the answer."""
-        where = self.conninfo_for(dbname="pgbouncer", application_name="console")
+        where = self.conninfo_for(dbname=CONSOLE)
         with psycopg.connect(where, autocommit=True) as console:
-            cursor = psycopg.ClientCursor(console).execute(command)
+            cursor = psycopg.ClientCursor(console, row_factory=dict_row)
+            cursor.execute(command)
             return cursor.fetchall() if cursor.description else []
 
     @property
     def servers(self):
         """How many sessions it has at the server, as far as it knows."""
         return len(self.admin("show servers"))
+
+    @property
+    def clients(self):
+        """How many connections it has from whoever wants a database."""
+        databases = [client["database"] for client in self.admin("show clients")]
+        return len(databases) - databases.count(CONSOLE)
 
     def stop(self):
         """End it, and all connections of its clients, at once."""

@@ -35,7 +35,7 @@ from ._handles import Session, pgconn_behind, renewed
 from ._liveness import survives_news, watch
 from ._network import network_defaults
 from ._role import Placement
-from ._session import CLEAN, tidied
+from ._session import CLEAN, kept, tidied
 
 if TYPE_CHECKING:
     from psycopg._connection_base import BaseConnection
@@ -138,6 +138,8 @@ class CommonAdapter(Generic[C]):
         self.has_warned = False
         # What is to be told to the server about connections that were cut off.
         self._requests: WeakKeyDictionary[PGconn, Request] = WeakKeyDictionary()
+        # How to clean up sessions behind a pooler.
+        self._cleaning: WeakKeyDictionary[PGconn, bytes] = WeakKeyDictionary()
         self.placement = Placement(role, conninfo, kwargs)
         if self.placement.matters:  # who has no role does not pay for it
             self.is_alive = self._is_alive_in_place  # type: ignore[method-assign]
@@ -301,6 +303,8 @@ class CommonAdapter(Generic[C]):
             detection.warn_of_sessions(conn.pgconn, reset)
             if isinstance(reset, str):  # it would clean somebody else's
                 reset = None
+        elif isinstance(reset, str) and detection.pooler.is_there:
+            self._cleaning[conn.pgconn] = b"; ".join((CLEAN, kept(conn.pgconn)))
         self._reset = reset
 
     @contextmanager
@@ -385,7 +389,7 @@ class CommonAdapter(Generic[C]):
 
     def _tidying(self, conn: C) -> PQGen[None] | None:
         """Return what the pool itself does about a returned connection."""
-        clean = CLEAN if self.cleans else b""
+        clean = self._cleaning.get(conn.pgconn, CLEAN) if self.cleans else b""
         if conn.pgconn.transaction_status != IDLE:
             log.warning("%s: rolling back a returned connection: %s", self._name, conn)
         elif not clean:

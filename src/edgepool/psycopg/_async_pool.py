@@ -330,12 +330,12 @@ class AsyncConnectionPool(
         As many connections as the pool has, up to `max_connecting`, are opened there
         and configured, beside those of the pool, and are closed again. If one fails,
         nothing has changed. Then the pool connects there only, and its connections are
-        replaced as by `drain(over=...)`. If the call is interrupted or cancelled before
-        that, nothing has changed.
+        replaced as by `drain(over=...)`; that is begun, and not waited for. If the call
+        is cancelled, nothing has changed either, and what it has opened is closed.
 
         Args:
             conninfo: the address, in any form that the constructor takes. Arguments of
-                the pool in it have no effect.
+                the pool in it have no effect, and a line in the log says so.
             over: in how many seconds the connections are replaced, one after the other.
             timeout: how long they may take, in seconds. Default: the pool's `timeout`.
 

@@ -1,7 +1,8 @@
 """Find out about a pooler in front of the server, and fit new connections to it.
 
 At the first connection, before anything else is sent on it: one round trip where there
-is no pooler, two at most in the life of a pool. What follows from it is in `_pooler`.
+is no pooler, else three at most in the life of a pool, of which the second connection
+makes one. What follows from it is in `_pooler`.
 """
 
 # pyright: reportPrivateUsage=false, reportUnknownArgumentType=false

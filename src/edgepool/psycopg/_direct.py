@@ -116,7 +116,7 @@ def akin(
     }
     made = make(open=False, **{**arguments, **others})
     # Not by the constructor: what else it says is for pools.
-    made.conninfo = conninfo
+    made._adapter.lead_to(conninfo)
     made._adapter.connect_as(pool._adapter)
     return made
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -24,13 +25,15 @@ from .._core import (
 )
 from .._face import A, Face
 from ._adapter_base import C
-from ._arguments import arguments_from, blamed, validate_direct
+from ._arguments import arguments_from, blamed, dsn_of, validate_direct
 
 if TYPE_CHECKING:
     from ._adapter_base import CommonAdapter
     from ._direct import Found
 
 Cls = TypeVar("Cls", bound=type)
+
+log = logging.getLogger("edgepool.connect")
 
 # psycopg_pool's default. A pool with another number of workers means to open so many
 # connections at the same time.
@@ -203,6 +206,13 @@ class PsycopgFace(Face[C, A]):
     @conninfo.setter
     def conninfo(self, value: Any) -> None:
         self._adapter.lead_to(value)
+        dsn = dsn_of(value)
+        if dsn.arguments:
+            log.warning(
+                "%s: no effect in another conninfo, give it to the pool: %s",
+                self.name,
+                ", ".join(dsn.origins.values()),
+            )
 
     @property
     def kwargs(self) -> Any:

@@ -25,7 +25,8 @@ UNKNOWN: Final = "unknown"
 UNDETERMINED: Final = "undetermined"
 
 # How often connections are stared at. With a glance beside the first stare, a pooler is
-# worth three round trips; no pooler is one, a glance.
+# worth three round trips; no pooler is one, a glance. The glance cannot go along with
+# the stare: what is sent in one go has one session.
 MOST_STARES: Final = 2
 
 # No process of Linux has a higher number.

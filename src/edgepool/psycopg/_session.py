@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 from psycopg import generators
-from psycopg.pq import ExecStatus, TransactionStatus
+from psycopg.pq import Escaping, ExecStatus, TransactionStatus
 
 if TYPE_CHECKING:
     from psycopg._connection_base import BaseConnection
@@ -44,6 +44,28 @@ CLEAN: Final = b"; ".join(
         b"DISCARD SEQUENCES",
     )
 )
+
+# What PgBouncer keeps for each client, whoever's session at the server he has: there
+# RESET ALL leads to what the session began with, which the pooler has opened.
+KEPT: Final = (
+    b"application_name",
+    b"client_encoding",
+    b"DateStyle",
+    b"IntervalStyle",
+    b"TimeZone",
+    b"standard_conforming_strings",
+)
+
+
+def kept(pgconn: PGconn) -> bytes:
+    """Return what sets such parameters again, after a clean-up, to what they are."""
+    literal = Escaping(pgconn).escape_literal
+    values = {name: pgconn.parameter_status(name) for name in KEPT}
+    return b"; ".join(
+        b"SET %s TO %s" % (name, literal(value))
+        for name, value in values.items()
+        if value is not None
+    )
 
 
 def tidied(conn: BaseConnection[Any], then: bytes = b"") -> PQGen[None]:

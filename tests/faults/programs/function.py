@@ -3,7 +3,7 @@
     function.py COLOUR KIND CONNINFO [NAME=VALUE ...]
 
 For each line it borrows a connection, and prints which process of the server that was.
-It ends without closing its pool.
+At the end nothing may have been lost. It ends without closing its pool.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sys
 
+from support.conservation import conserved
 from support.parity import lend
 from support.pg import COLOURS
 
@@ -25,6 +26,7 @@ async def main():
     )
     for _ in sys.stdin:
         print(await lend(pool), flush=True)
+    await conserved(pool, None)
 
 
 COLOUR.run(main())
