@@ -10,7 +10,15 @@ from edgepool import PoolTimeout
 from edgepool.testing import PostgresServer
 from support import replication
 from support.conservation import conserved
-from support.parity import PATIENCE, entered, eventually, execute, fetch, result
+from support.parity import (
+    PATIENCE,
+    entered,
+    eventually,
+    execute,
+    fetch,
+    pause,
+    result,
+)
 from support.pg import at_rest, beside, borrow_error, error_of, load, more, past_grace
 from support.pgbouncer import PgBouncer
 
@@ -168,6 +176,7 @@ async def test_idle_connections_are_replaced_when_a_check_tells(colour, alone):
         await beside(alone.takes_writes, False)
         while replication.sessions(alone, NAME):  # they may yet have to hear of it
             await result(pool.check())
+            await pause(0.005)
 
         await beside(alone.takes_writes, True)
         async with entered(pool.connection()) as conn:

@@ -409,6 +409,9 @@ async def test_a_connection_is_not_lent_while_an_answer_is_outstanding(
 # --- threads that are interrupted -----------------------------------------------------
 
 
+SLEEP = "select pg_sleep(60)"
+
+
 class Interrupt(BaseException):
     """What psycopg does not know: `gevent.Timeout`, an alarm's handler."""
 
@@ -436,14 +439,14 @@ def test_an_interrupted_query_is_ended_on_the_server(
     interrupts["kind"] = kind
 
     def strike():
-        run_blocking(eventually(lambda: sessions.states["active"]))
+        run_blocking(eventually(lambda: SLEEP in sessions.queries))
         os.kill(os.getpid(), signal.SIGUSR1)
 
     with ConnectionPool(conninfo, min_size=2, max_size=2, open=True) as pool:
         threading.Thread(target=strike).start()
         with pytest.raises(kind), pool.connection() as conn:
             interrupts["inside"] = True
-            conn.execute("select pg_sleep(60)")
+            conn.execute(SLEEP)
         run_blocking(ended_at_once(sessions))
         run_blocking(conserved(pool, server, application_name(conninfo)))
 
