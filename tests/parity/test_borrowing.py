@@ -197,9 +197,12 @@ async def test_a_block_times_out_too(single):
 async def test_the_timeout_of_the_pool_holds_for_who_names_none(pool_class, conninfo):
     pool = pool_class(conninfo, min_size=0, max_size=1, timeout=0.05, open=False)
 
-    async with entered(pool), borrowed(pool, 1):
+    async with entered(pool):
+        held = await result(pool.getconn(timeout=60.0))
         with pytest.raises(psycopg_pool.PoolTimeout):
             await result(pool.getconn())
+
+        await result(pool.putconn(held))
 
 
 async def test_a_timeout_of_ones_own_outlasts_the_one_of_the_pool(pool_class, conninfo):
