@@ -17,6 +17,11 @@ INTEGRATIONS := tests/integrations
 NEWEST := tests/integrations/django
 NEWEST_VERSIONS := 3.14 3.13 3.12
 
+# These may take their time, and so run beside each other; the rest has limits to keep,
+# and the machine for itself.
+BESIDE := -n auto --maxprocesses 4
+ALONE := tests/examples tests/faults
+
 # What is formatted and linted.
 SOURCES := $(wildcard src tests examples benchmarks docs)
 
@@ -57,7 +62,8 @@ test: test-here test-integrations test-everywhere ## Run all tests, some in seve
 
 .PHONY: test-here
 test-here: $(VENV)/.test tls pgbouncer
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(BESIDE) $(ALONE:%=--ignore=%)
+	$(BIN)/python -m pytest $(ALONE)
 
 # $(call installed,the call that finds it,Debian's package,what to say without it)
 define installed
@@ -175,7 +181,7 @@ $(VERSIONS:%=test-%): test-%: $(VENV)/.test
 	if [ -n "$$ready" ]; then \
 	  echo "== Python $*: $$ready"; \
 	  $(MAKE) --no-print-directory $(VENVS)/$*/.core && \
-	  $(VENVS)/$*/bin/python -m pytest -p no:cacheprovider -n auto $(EVERYWHERE); \
+	  $(VENVS)/$*/bin/python -m pytest -p no:cacheprovider $(BESIDE) $(EVERYWHERE); \
 	elif [ -n "$$found" ]; then \
 	  echo "== Python $*: NOT TESTED, no virtual environment from$$found"; \
 	else \
@@ -188,7 +194,7 @@ $(VERSIONS:%=test-%): test-%: $(VENV)/.test
 test-integrations: test-oldest test-newest
 
 test-oldest: $(VENVS)/oldest/.installed
-	$(VENVS)/oldest/bin/python -m pytest -p no:cacheprovider $(INTEGRATIONS)
+	$(VENVS)/oldest/bin/python -m pytest -p no:cacheprovider $(BESIDE) $(INTEGRATIONS)
 
 $(VENVS)/oldest/.installed: $(VENV)/.test
 	$(BIN)/python -m venv --clear $(VENVS)/oldest
@@ -211,7 +217,7 @@ test-newest: $(VENV)/.test
 	if [ -n "$$ready" ]; then \
 	  echo "== the newest Django: $$ready"; \
 	  $(MAKE) --no-print-directory $(VENVS)/newest/.installed && \
-	  $(VENVS)/newest/bin/python -m pytest -p no:cacheprovider $(NEWEST); \
+	  $(VENVS)/newest/bin/python -m pytest -p no:cacheprovider $(BESIDE) $(NEWEST); \
 	else \
 	  echo "== the newest Django: NOT TESTED, it needs Python 3.12 or newer"; \
 	fi
