@@ -9,6 +9,7 @@ import sys
 import pytest
 import sqlalchemy as sa
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import dict_row
 from sqlalchemy import event, exc, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -244,6 +245,24 @@ def test_engines_that_share_a_pool_have_their_own_listeners(colour, conninfo):
     # And who uses it directly finds nothing of theirs.
     conn = waited(result(pool.getconn()))
     assert ([], False) == (conn._notice_handlers, conn.autocommit)
+    waited(result(pool.putconn(conn)))
+    closed(pool)
+
+
+@told
+def test_what_a_shared_pool_sets_for_others_is_not_the_engines(colour, conninfo):
+    kwargs = {"autocommit": True, "row_factory": dict_row}
+    pool = pool_of(colour, conninfo, min_size=0, max_size=1, kwargs=kwargs)
+    made = engine(colour, conninfo, edge=pool)
+    for _ in range(2):
+        with made.connect() as conn:
+            conn.execute(text("create temp table undone ()"))
+            conn.rollback()
+            found = conn.execute(text("select to_regclass('undone'), 1")).one()
+            assert (None, 1) == tuple(found)
+
+    conn = waited(result(pool.getconn()))
+    assert (True, dict_row) == (conn.autocommit, conn.row_factory)
     waited(result(pool.putconn(conn)))
     closed(pool)
 

@@ -46,6 +46,9 @@ class EdgePoolBase(Pool, Generic[E]):
     edge: E
     """The pool behind it."""
 
+    is_ours: bool
+    """Whether the engine has made it; or others use it too."""
+
     _edge_class: ClassVar[Any]
 
     # As ordinary parameters, however many: SQLAlchemy looks for their names.
@@ -75,8 +78,8 @@ class EdgePoolBase(Pool, Generic[E]):
         sizes = {"pool_size": pool_size, "max_overflow": max_overflow}
         words = {**sizes, "pool_timeout": timeout}
         said = {word: value for word, value in words.items() if value is not None}
-        self._is_ours = not isinstance(edge, self._edge_class)
-        if self._is_ours:
+        self.is_ours = not isinstance(edge, self._edge_class)
+        if self.is_ours:
             self._size, self.edge = self._made(creator, edge, said, recycle)
         else:
             must_be_unsaid(said)
@@ -220,7 +223,7 @@ class EdgePoolBase(Pool, Generic[E]):
         its owner to close.
         """
         self._idle.clear()
-        if self._is_ours and not self.edge.closed:
+        if self.is_ours and not self.edge.closed:
             # From now on it is a null pool; the engine makes another one.
             self.edge._configure_core(min_size=0, keep_idle=False)
         self.logger.info("Pool disposed. %s", self.status())
@@ -248,7 +251,7 @@ class EdgePoolBase(Pool, Generic[E]):
 
     def size(self) -> int:
         """Return `pool_size`, or the `max_size` that was given instead of it."""
-        return self._size if self._is_ours else self.edge.max_size
+        return self._size if self.is_ours else self.edge.max_size
 
     def checkedin(self) -> int:
         """Return how many connections are idle."""

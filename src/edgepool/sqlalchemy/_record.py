@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from psycopg.rows import tuple_row
 from sqlalchemy.pool.base import _ConnectionRecord
 
 from ..psycopg._snapshot import Snapshot, add_adapters
@@ -76,7 +77,19 @@ class Record(_ConnectionRecord):
 
 def handed_over(record: Record) -> Any:
     """Give SQLAlchemy a connection that it does not know: the creator of our pools."""
-    if record.arrived is None:  # what it had has become due in this moment
-        return record.pool.borrow()
     arrived, record.arrived = record.arrived, None
+    if arrived is None:  # what it had has become due in this moment
+        arrived = record.pool.borrow()
+    if not record.pool.is_ours:
+        _as_engines_expect(arrived, record.pool.driver_of(arrived))
     return arrived
+
+
+def _as_engines_expect(connection: DBAPIConnection, conn: Any) -> None:
+    """Undo for an engine what the pool of others has set for its own borrowers.
+
+    An engine believes in transactions of its own and in tuples, and would not notice.
+    """
+    conn.row_factory = tuple_row
+    if conn.autocommit:
+        connection.autocommit = False  # type: ignore[attr-defined]
