@@ -71,6 +71,9 @@ def test_words_of_queue_pool_and_of_edgepool(arguments, expected):
     [
         ({"pool_size": 0}, "pool_size must be at least 1, not 0"),
         ({"max_overflow": -1}, "max_overflow must be at least 0, not -1"),
+        ({"pool_size": "5"}, "pool_size must be a whole number, not '5'"),
+        ({"max_overflow": 1.5}, "max_overflow must be a whole number, not 1.5"),
+        ({"pool_recycle": "60"}, "pool_recycle must be a number, not '60'"),
         ({"pool_use_lifo": False}, "pool_use_lifo must be True"),
         ({"pool_size": 3, "edge": {"max_size": 3}}, "pool_size and max_size"),
         ({"pool_timeout": 3, "edge": {"timeout": 3}}, "pool_timeout and timeout"),
@@ -83,7 +86,7 @@ def test_words_of_queue_pool_and_of_edgepool(arguments, expected):
     ],
 )
 def test_what_cannot_be_is_refused(arguments, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         sa.create_engine(PSYCOPG, poolclass=EdgePool, **arguments)
 
 
