@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from sys import _getframe
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import exc
+from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.pool import Pool
 from typing_extensions import Self
 
@@ -21,6 +22,7 @@ from ..psycopg._dsn import parse
 from ..psycopg._dsn_parameters import is_mapping
 from ..psycopg._face import PsycopgFace
 from ..psycopg._leases import discard, take_back
+from ..psycopg._session import has_prepared, tidied
 from ._arguments import (
     ConnectArguments,
     arguments_of_pool,
@@ -130,6 +132,10 @@ class EdgePoolBase(Pool, Generic[E]):
                 "EdgePool is for create_engine, and AsyncEdgePool for"
                 f" create_async_engine, which is not what has got {type(self).__name__}"
             )
+        its, usual = cast("Any", type(dialect)), cast("Any", DefaultDialect)
+        # A dialect with a way of its own keeps that.
+        if its.do_rollback is usual.do_rollback:
+            dialect.do_rollback = self.roll_back
         return dialect
 
     # --- checkout and checkin -----------------------------------------------------
@@ -187,6 +193,23 @@ class EdgePoolBase(Pool, Generic[E]):
             # Else nothing is left of what the `connect` listeners have set.
             self._idle[conn.pgconn] = mine
         take_back(self.edge, conn, _getframe(1))
+
+    def roll_back(self, connection: PoolProxiedConnection) -> None:
+        """Roll back; keep the prepared statements if nothing was changed.
+
+        psycopg's own `rollback` drops them, and begins to count anew. SQLAlchemy rolls
+        back whatever was only read: so nothing that reads would ever stay prepared.
+        """
+        conn: Any = getattr(connection, "driver_connection", None)
+        if getattr(conn, "_pool", None) is self.edge and has_prepared(conn):
+            self._wait(conn, tidied(conn))
+        else:  # also whatever psycopg has to say about it
+            usual: Any = DefaultDialect
+            usual.do_rollback(self._dialect, connection)
+
+    @abstractmethod
+    def _wait(self, conn: Any, work: Generator[Any, Any, None]) -> None:
+        """Do something on a lent connection, as psycopg's own methods do."""
 
     def _close_connection(
         self, connection: DBAPIConnection, *, terminate: bool = False

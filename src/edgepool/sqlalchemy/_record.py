@@ -8,10 +8,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from psycopg.rows import tuple_row
 from sqlalchemy.pool.base import _ConnectionRecord
 
-from ..psycopg._snapshot import Snapshot, add_adapters
+from ..psycopg._snapshot import Snapshot, add_adapters, give_tuples
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -90,6 +89,6 @@ def _as_engines_expect(connection: DBAPIConnection, conn: Any) -> None:
 
     An engine believes in transactions of its own and in tuples, and would not notice.
     """
-    conn.row_factory = tuple_row
+    give_tuples(conn)
     if conn.autocommit:
-        connection.autocommit = False  # type: ignore[attr-defined]
+        connection.autocommit = False
