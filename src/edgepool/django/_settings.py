@@ -66,6 +66,10 @@ def pool_arguments(settings: Settings) -> dict[str, Any]:
             "OPTIONS['pool'] must be True, False or a dictionary of the pool's"
             f" arguments, not {given!r}"
         )
+    if "open" in given:
+        raise ImproperlyConfigured(
+            "OPTIONS['pool'] has no argument 'open': the first query opens the pool"
+        )
     arguments: dict[str, Any] = {"min_size": 0, **given}
     if arguments.get("max_size") is None:
         least = arguments["min_size"]

@@ -94,6 +94,8 @@ class PooledWrapper(base.DatabaseWrapper):
         if settings["CONN_HEALTH_CHECKS"]:
             arguments.setdefault("check", ConnectionPool.check_connection)
         users: Callable[[Any], object] | None = arguments.pop("configure", None)
+        if users is not None and not callable(users):
+            raise TypeError(f"configure must be a function, not {users!r}")
         unpooled = {**settings, "OPTIONS": {**settings["OPTIONS"], "pool": False}}
 
         def configure(connection: Any) -> None:

@@ -164,6 +164,8 @@ def test_health_checks_are_round_trips_only_if_they_are_asked_for(database, want
             {"pool": {"max_sise": 4}},
             "OPTIONS['pool'] has no argument 'max_sise'; did you mean max_size?",
         ),
+        ({"pool": {"open": True}}, "OPTIONS['pool'] has no argument 'open'"),
+        ({"pool": {"configure": 3}}, "configure must be a function, not 3"),
         ({"pool": {"max_size": -1}}, "max_size must be at least"),
         ({"pool": "yes"}, "OPTIONS['pool'] must be True, False or a dictionary"),
         ({"direct": 7}, "OPTIONS['direct']: conninfo must be a string, a dict"),
