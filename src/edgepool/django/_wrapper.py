@@ -229,14 +229,27 @@ class PooledWrapper(base.DatabaseWrapper):
 
     @contextmanager
     def past_poolers(self) -> Generator[None, None, None]:
-        """Do so in a block, however often the connection is closed in it."""
-        was_held, self._is_held = self._is_held, True
+        """Do so in a block, however often the connection is closed in it.
+
+        A block in a block is a part of it: what the outer one holds, it goes on to hold.
+        """
+        if self._is_held:
+            yield
+            return
+        self._is_held = True
         try:
             self.go_direct()
             yield
         finally:
-            self._is_held = was_held
+            self._is_held = False
             self.close()
+
+    def is_in_transaction(self) -> bool:
+        """Tell whether a transaction is open, be it without an `atomic` block."""
+        if self.in_atomic_block or self.connection is None or self.connection.closed:
+            return bool(self.in_atomic_block)
+        status = self.connection.info.transaction_status
+        return status.name in ("INTRANS", "INERROR")
 
     def close(self) -> None:
         """Give the connection back; see Django."""

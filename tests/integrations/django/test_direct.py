@@ -92,6 +92,34 @@ def test_blocks_can_be_in_blocks(database, written):
 
         assert is_direct(alias)
 
+    assert leads_nowhere(alias)
+
+
+def test_a_block_in_a_block_ends_no_session(database, sessions):
+    alias = database()
+    with direct(alias):
+        is_direct(alias)
+        (before,) = sessions.pids
+        with direct(alias):
+            is_direct(alias)
+
+        assert is_direct(alias)
+        assert [before] == sessions.pids
+
+
+def test_what_is_not_committed_yet_is_not_lost(database):
+    alias = database()
+    connection = connections[alias]
+    connection.set_autocommit(False)
+    with connection.cursor() as cursor:
+        cursor.execute("create temp table kept ()")
+    with pytest.raises(TransactionManagementError), direct(alias):
+        pass
+    connection.commit()
+    connection.set_autocommit(True)
+    with connection.cursor() as cursor:
+        cursor.execute("select * from kept")
+
 
 def test_a_transaction_stays_where_it_is(database):
     alias = database()
