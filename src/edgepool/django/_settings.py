@@ -28,7 +28,7 @@ NAMES: Final = {
 }
 
 # What a pool is made from.
-MATTERS: Final = (*NAMES.values(), "TIME_ZONE")
+MATTERS: Final = (*NAMES.values(), "TIME_ZONE", "CONN_HEALTH_CHECKS")
 
 
 def wants_pool(settings: Settings) -> bool:

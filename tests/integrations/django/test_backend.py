@@ -189,6 +189,22 @@ def test_settings_that_change_while_it_runs_make_another_pool(database):
     assert (7, 5) == (first.max_size, connections[alias].pool.max_size)
 
 
+def test_health_checks_and_an_age_that_are_set_while_it_runs(database, sessions):
+    alias = database()
+    connection = connections[alias]
+    ask(alias)
+    before = connection.pool
+    connection.close()
+    connection.settings_dict["CONN_HEALTH_CHECKS"] = True
+
+    assert before is not connection.pool
+
+    connection.settings_dict.update(CONN_HEALTH_CHECKS=False, CONN_MAX_AGE=60)
+    with pytest.raises(ImproperlyConfigured):
+        ask(alias)
+    connection.settings_dict["CONN_MAX_AGE"] = 0
+
+
 def test_two_aliases_of_one_database_have_a_pool_each(database):
     alias, other = (database(pool={"max_size": 1, "timeout": 5}) for _ in range(2))
 
