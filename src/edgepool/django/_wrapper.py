@@ -231,7 +231,7 @@ class PooledWrapper(base.DatabaseWrapper):
     def past_poolers(self) -> Generator[None, None, None]:
         """Do so in a block, however often the connection is closed in it.
 
-        A block in a block is a part of it: what the outer one holds, it goes on to hold.
+        A block in a block is a part of it: the outer one goes on to hold what it holds.
         """
         if self._is_held:
             yield
