@@ -9,6 +9,7 @@ import sys
 import pytest
 import sqlalchemy as sa
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import dict_row
 from sqlalchemy import event, exc, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -70,6 +71,9 @@ def test_words_of_queue_pool_and_of_edgepool(arguments, expected):
     [
         ({"pool_size": 0}, "pool_size must be at least 1, not 0"),
         ({"max_overflow": -1}, "max_overflow must be at least 0, not -1"),
+        ({"pool_size": "5"}, "pool_size must be a whole number, not '5'"),
+        ({"max_overflow": 1.5}, "max_overflow must be a whole number, not 1.5"),
+        ({"pool_recycle": "60"}, "pool_recycle must be a number, not '60'"),
         ({"pool_use_lifo": False}, "pool_use_lifo must be True"),
         ({"pool_size": 3, "edge": {"max_size": 3}}, "pool_size and max_size"),
         ({"pool_timeout": 3, "edge": {"timeout": 3}}, "pool_timeout and timeout"),
@@ -82,7 +86,7 @@ def test_words_of_queue_pool_and_of_edgepool(arguments, expected):
     ],
 )
 def test_what_cannot_be_is_refused(arguments, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         sa.create_engine(PSYCOPG, poolclass=EdgePool, **arguments)
 
 
@@ -244,6 +248,24 @@ def test_engines_that_share_a_pool_have_their_own_listeners(colour, conninfo):
     # And who uses it directly finds nothing of theirs.
     conn = waited(result(pool.getconn()))
     assert ([], False) == (conn._notice_handlers, conn.autocommit)
+    waited(result(pool.putconn(conn)))
+    closed(pool)
+
+
+@told
+def test_what_a_shared_pool_sets_for_others_is_not_the_engines(colour, conninfo):
+    kwargs = {"autocommit": True, "row_factory": dict_row}
+    pool = pool_of(colour, conninfo, min_size=0, max_size=1, kwargs=kwargs)
+    made = engine(colour, conninfo, edge=pool)
+    for _ in range(2):
+        with made.connect() as conn:
+            conn.execute(text("create temp table undone ()"))
+            conn.rollback()
+            found = conn.execute(text("select to_regclass('undone'), 1")).one()
+            assert (None, 1) == tuple(found)
+
+    conn = waited(result(pool.getconn()))
+    assert (True, dict_row) == (conn.autocommit, conn.row_factory)
     waited(result(pool.putconn(conn)))
     closed(pool)
 

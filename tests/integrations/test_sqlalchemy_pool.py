@@ -487,6 +487,59 @@ def test_reset_on_return(colour, conninfo, reset, rows):
     made.dispose()
 
 
+def prepared(conn):
+    """Tell what the server has prepared in a session."""
+    names = conn.scalars(text("select name from pg_prepared_statements"))
+    return [name.encode() for name in names]
+
+
+@told
+def test_what_only_reads_keeps_its_prepared_statements(colour, conninfo):
+    made = engine(colour, conninfo, max_size=1, connect_args={"prepare_threshold": 2})
+    for _ in range(3):
+        with made.connect() as conn:
+            conn.scalar(text("select 42 + cast(:n as int)"), {"n": 1})
+    with made.connect() as conn:
+        mine = driver(conn)
+        (kept,) = mine._prepared._names.values()
+        assert [kept] == prepared(conn)
+
+    # But what was changed may be what they refer to.
+    with made.connect() as conn:
+        conn.execute(text("create temp table undone ()"))
+    with made.connect() as conn:
+        assert [] == prepared(conn)
+    made.dispose()
+
+
+@told
+def test_a_rollback_that_psycopg_forbids_is_forbidden(colour, conninfo):
+    made = engine(colour, conninfo, max_size=1)
+    with made.connect() as conn:
+        conn.execute(ONE)
+        mine = driver(conn)
+        mine._num_transactions = 1
+        with pytest.raises(exc.ProgrammingError, match="Explicit rollback"):
+            conn.rollback()
+        mine._num_transactions = 0
+    made.dispose()
+
+
+@told
+def test_a_session_that_ends_before_its_rollback_is_invalidated(
+    colour, conninfo, sessions
+):
+    made = engine(colour, conninfo, max_size=1)
+    with made.connect() as conn:
+        before = conn.scalar(PID)
+        sessions.terminate(before)
+        with pytest.raises(exc.OperationalError) as caught:
+            conn.rollback()
+        assert caught.value.connection_invalidated
+    assert before != pid(made)
+    made.dispose()
+
+
 @told
 def test_there_is_no_round_trip_more_than_with_queue_pool(colour, conninfo, proxy):
     def asked(made):
@@ -504,7 +557,12 @@ def test_there_is_no_round_trip_more_than_with_queue_pool(colour, conninfo, prox
             raw.cursor().execute("select 1")
             raw.close()
         made.dispose()
-        return [(kind, body) for kind, body in messages if kind in "QPS"]
+        # Ours asks, in the same round trip, whether there is anything to undo.
+        return [
+            (kind, body.rpartition(b"; ")[-1])
+            for kind, body in messages
+            if kind in "QPS"
+        ]
 
     theirs = queue_pool(colour, proxy.conninfo(), pool_size=1, max_overflow=0)
     ours = engine(colour, proxy.conninfo(), max_size=1)

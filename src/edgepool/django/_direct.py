@@ -20,13 +20,14 @@ def direct(using: str = DEFAULT_DB_ALIAS) -> Generator[Any, None, None]:
 
     To `OPTIONS["direct"]`; without it, to where the pool leads. For what needs a
     session of its own: advisory locks, LISTEN, a long COPY. `migrate`, `dbshell` and
-    `test` do so by themselves.
+    `test` do so by themselves. A block in a block has the same connection.
 
     Args:
         using: the alias of the database.
 
     Returns:
-        Django's connection. It is made at its first use, and closed with the block.
+        Django's connection. It is made at its first use, and closed with the outermost
+            block.
 
     Raises:
         ImproperlyConfigured: the database has another backend, or its settings cannot
@@ -40,10 +41,10 @@ def direct(using: str = DEFAULT_DB_ALIAS) -> Generator[Any, None, None]:
         raise ImproperlyConfigured(
             f"the ENGINE of the database {using!r} is not edgepool.django"
         )
-    if connection.in_atomic_block:
+    if connection.is_in_transaction():
         raise TransactionManagementError(
             "a transaction stays on its connection: direct() cannot be used in an"
-            " 'atomic' block"
+            " 'atomic' block, or before a commit"
         )
     with connection.past_poolers():
         yield connection

@@ -28,7 +28,7 @@ NAMES: Final = {
 }
 
 # What a pool is made from.
-MATTERS: Final = (*NAMES.values(), "TIME_ZONE")
+MATTERS: Final = (*NAMES.values(), "TIME_ZONE", "CONN_HEALTH_CHECKS")
 
 
 def wants_pool(settings: Settings) -> bool:
@@ -65,6 +65,10 @@ def pool_arguments(settings: Settings) -> dict[str, Any]:
         raise ImproperlyConfigured(
             "OPTIONS['pool'] must be True, False or a dictionary of the pool's"
             f" arguments, not {given!r}"
+        )
+    if "open" in given:
+        raise ImproperlyConfigured(
+            "OPTIONS['pool'] has no argument 'open': the first query opens the pool"
         )
     arguments: dict[str, Any] = {"min_size": 0, **given}
     if arguments.get("max_size") is None:

@@ -68,9 +68,9 @@ class PooledWrapper(base.DatabaseWrapper):
             return self._connecting_from
         if self.alias == NO_DB_ALIAS or not wants_pool(self.settings_dict):
             return None
+        must_not_persist(self.settings_dict)
         found = _pools.find(self.alias, self.settings_dict)
         if found is None:
-            must_not_persist(self.settings_dict)
             pool = self.make_pool()
             found = _pools.add(self.alias, self.settings_dict, pool)
         return found
@@ -94,6 +94,8 @@ class PooledWrapper(base.DatabaseWrapper):
         if settings["CONN_HEALTH_CHECKS"]:
             arguments.setdefault("check", ConnectionPool.check_connection)
         users: Callable[[Any], object] | None = arguments.pop("configure", None)
+        if users is not None and not callable(users):
+            raise TypeError(f"configure must be a function, not {users!r}")
         unpooled = {**settings, "OPTIONS": {**settings["OPTIONS"], "pool": False}}
 
         def configure(connection: Any) -> None:
@@ -227,14 +229,27 @@ class PooledWrapper(base.DatabaseWrapper):
 
     @contextmanager
     def past_poolers(self) -> Generator[None, None, None]:
-        """Do so in a block, however often the connection is closed in it."""
-        was_held, self._is_held = self._is_held, True
+        """Do so in a block, however often the connection is closed in it.
+
+        A block in a block is a part of it: the outer one goes on to hold what it holds.
+        """
+        if self._is_held:
+            yield
+            return
+        self._is_held = True
         try:
             self.go_direct()
             yield
         finally:
-            self._is_held = was_held
+            self._is_held = False
             self.close()
+
+    def is_in_transaction(self) -> bool:
+        """Tell whether a transaction is open, be it without an `atomic` block."""
+        if self.in_atomic_block or self.connection is None or self.connection.closed:
+            return bool(self.in_atomic_block)
+        status = self.connection.info.transaction_status
+        return status.name in ("INTRANS", "INERROR")
 
     def close(self) -> None:
         """Give the connection back; see Django."""

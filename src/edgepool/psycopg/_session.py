@@ -68,6 +68,18 @@ def kept(pgconn: PGconn) -> bytes:
     )
 
 
+def has_prepared(conn: BaseConnection[Any]) -> bool:
+    """Tell whether a transaction is open whose `rollback` would throw something away.
+
+    Not one of `transaction()`, of two phases or in a pipeline: that is psycopg's.
+    """
+    return (
+        conn.pgconn.transaction_status == INTRANS
+        and not (conn._num_transactions or conn._tpc or conn._pipeline)
+        and bool(conn._prepared._names or conn._prepared._counts)
+    )
+
+
 def tidied(conn: BaseConnection[Any], then: bytes = b"") -> PQGen[None]:
     """Roll back what is open, and execute what is to follow, in one round trip.
 

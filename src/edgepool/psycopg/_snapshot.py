@@ -15,6 +15,7 @@ from weakref import ref
 from psycopg import BaseConnection
 from psycopg import adapters as global_adapters
 from psycopg.adapt import AdaptersMap, PyFormat
+from psycopg.rows import tuple_row
 from psycopg.types import TypeInfo, TypesRegistry
 
 C = TypeVar("C", bound="BaseConnection[Any]")
@@ -155,6 +156,12 @@ class Snapshot(Generic[C]):
                 changed = partial(_forget_adapters, ref(self))
                 self.adapters = Adapters(self.template, changed)
             conn._adapters = self.adapters
+
+
+def give_tuples(conn: BaseConnection[Any]) -> None:
+    """Have a connection give rows as the DBAPI has them, whoever has made it."""
+    mine: Any = conn
+    mine.row_factory = tuple_row
 
 
 def add_adapters(conn: BaseConnection[Any], wanted: AdaptersMap) -> None:

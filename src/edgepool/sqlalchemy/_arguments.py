@@ -38,7 +38,7 @@ WORDS: Final = {
 
 def arguments_of_pool(
     said: Mapping[str, Any],
-    recycle: float,
+    recycle: object,
     given: Mapping[str, Any],
     in_url: Mapping[str, Any],
 ) -> tuple[int, dict[str, Any]]:
@@ -51,6 +51,7 @@ def arguments_of_pool(
         in_url: the same, but found in the URL: what is given wins.
 
     Raises:
+        TypeError: one is no number.
         ValueError: one is given in both words, or is out of range.
     """
     must_be_edgepools(given)
@@ -62,6 +63,8 @@ def arguments_of_pool(
     arguments = {"min_size": 0, **without(in_url, said), **given}
     if "pool_timeout" in said:
         arguments["timeout"] = said["pool_timeout"]
+    if not isinstance(recycle, (int, float)):
+        raise TypeError(f"pool_recycle must be a number, not {recycle!r}")
     if recycle > 0:
         # Ahead of it, and the idle ones too.
         arguments.setdefault("max_lifetime", recycle)
@@ -78,7 +81,9 @@ def arguments_of_pool(
     return pool_size, arguments
 
 
-def _at_least(least: int, word: str, size: int) -> int:
+def _at_least(least: int, word: str, size: object) -> int:
+    if not isinstance(size, int):
+        raise TypeError(f"{word} must be a whole number, not {size!r}")
     if size < least:
         raise ValueError(
             f"{word} must be at least {least}, not {size}: edgepool has a limit"

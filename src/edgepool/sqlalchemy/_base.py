@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from sys import _getframe
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import exc
+from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.pool import Pool
 from typing_extensions import Self
 
@@ -21,6 +22,7 @@ from ..psycopg._dsn import parse
 from ..psycopg._dsn_parameters import is_mapping
 from ..psycopg._face import PsycopgFace
 from ..psycopg._leases import discard, take_back
+from ..psycopg._session import has_prepared, tidied
 from ._arguments import (
     ConnectArguments,
     arguments_of_pool,
@@ -45,6 +47,9 @@ class EdgePoolBase(Pool, Generic[E]):
 
     edge: E
     """The pool behind it."""
+
+    is_ours: bool
+    """Whether the engine has made it; or others use it too."""
 
     _edge_class: ClassVar[Any]
 
@@ -75,8 +80,8 @@ class EdgePoolBase(Pool, Generic[E]):
         sizes = {"pool_size": pool_size, "max_overflow": max_overflow}
         words = {**sizes, "pool_timeout": timeout}
         said = {word: value for word, value in words.items() if value is not None}
-        self._is_ours = not isinstance(edge, self._edge_class)
-        if self._is_ours:
+        self.is_ours = not isinstance(edge, self._edge_class)
+        if self.is_ours:
             self._size, self.edge = self._made(creator, edge, said, recycle)
         else:
             must_be_unsaid(said)
@@ -127,6 +132,10 @@ class EdgePoolBase(Pool, Generic[E]):
                 "EdgePool is for create_engine, and AsyncEdgePool for"
                 f" create_async_engine, which is not what has got {type(self).__name__}"
             )
+        its, usual = cast("Any", type(dialect)), cast("Any", DefaultDialect)
+        # A dialect with a way of its own keeps that.
+        if its.do_rollback is usual.do_rollback:
+            dialect.do_rollback = self.roll_back
         return dialect
 
     # --- checkout and checkin -----------------------------------------------------
@@ -185,6 +194,23 @@ class EdgePoolBase(Pool, Generic[E]):
             self._idle[conn.pgconn] = mine
         take_back(self.edge, conn, _getframe(1))
 
+    def roll_back(self, connection: PoolProxiedConnection) -> None:
+        """Roll back; keep the prepared statements if nothing was changed.
+
+        psycopg's own `rollback` drops them, and begins to count anew. SQLAlchemy rolls
+        back whatever was only read: so nothing that reads would ever stay prepared.
+        """
+        conn: Any = getattr(connection, "driver_connection", None)
+        if getattr(conn, "_pool", None) is self.edge and has_prepared(conn):
+            self._wait(conn, tidied(conn))
+        else:  # also whatever psycopg has to say about it
+            usual: Any = DefaultDialect
+            usual.do_rollback(self._dialect, connection)
+
+    @abstractmethod
+    def _wait(self, conn: Any, work: Generator[Any, Any, None]) -> None:
+        """Do something on a lent connection, as psycopg's own methods do."""
+
     def _close_connection(
         self, connection: DBAPIConnection, *, terminate: bool = False
     ) -> None:
@@ -220,7 +246,7 @@ class EdgePoolBase(Pool, Generic[E]):
         its owner to close.
         """
         self._idle.clear()
-        if self._is_ours and not self.edge.closed:
+        if self.is_ours and not self.edge.closed:
             # From now on it is a null pool; the engine makes another one.
             self.edge._configure_core(min_size=0, keep_idle=False)
         self.logger.info("Pool disposed. %s", self.status())
@@ -248,7 +274,7 @@ class EdgePoolBase(Pool, Generic[E]):
 
     def size(self) -> int:
         """Return `pool_size`, or the `max_size` that was given instead of it."""
-        return self._size if self._is_ours else self.edge.max_size
+        return self._size if self.is_ours else self.edge.max_size
 
     def checkedin(self) -> int:
         """Return how many connections are idle."""

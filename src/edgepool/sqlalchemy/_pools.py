@@ -8,11 +8,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from sqlalchemy.pool.base import _AsyncConnDialect
+from sqlalchemy.util import await_only
 
 from .. import AsyncConnectionPool, ConnectionPool
 from ._base import EdgePoolBase
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from sqlalchemy.engine.interfaces import DBAPIConnection
 
 
@@ -58,6 +61,10 @@ class EdgePool(EdgePoolBase[ConnectionPool[Any]]):
     def _lend(self) -> DBAPIConnection:
         return cast("DBAPIConnection", self.edge.getconn())
 
+    def _wait(self, conn: Any, work: Generator[Any, Any, None]) -> None:
+        with conn.lock:
+            conn.wait(work)
+
 
 class AsyncEdgePool(EdgePoolBase[AsyncConnectionPool[Any]]):
     """A pool for `sqlalchemy.ext.asyncio.create_async_engine`; see `EdgePool`.
@@ -75,6 +82,13 @@ class AsyncEdgePool(EdgePoolBase[AsyncConnectionPool[Any]]):
         dialect: Any = self._dialect
         connection = dialect.dbapi.connect(async_creator_fn=self.edge.getconn)
         return cast("DBAPIConnection", connection)
+
+    def _wait(self, conn: Any, work: Generator[Any, Any, None]) -> None:
+        async def wait() -> None:
+            async with conn.lock:
+                await conn.wait(work)
+
+        await_only(wait())
 
     def fitted_dialect(self) -> Any:
         dialect = super().fitted_dialect()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.pool.base import _ConnectionRecord
 
-from ..psycopg._snapshot import Snapshot, add_adapters
+from ..psycopg._snapshot import Snapshot, add_adapters, give_tuples
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -76,7 +76,19 @@ class Record(_ConnectionRecord):
 
 def handed_over(record: Record) -> Any:
     """Give SQLAlchemy a connection that it does not know: the creator of our pools."""
-    if record.arrived is None:  # what it had has become due in this moment
-        return record.pool.borrow()
     arrived, record.arrived = record.arrived, None
+    if arrived is None:  # what it had has become due in this moment
+        arrived = record.pool.borrow()
+    if not record.pool.is_ours:
+        _as_engines_expect(arrived, record.pool.driver_of(arrived))
     return arrived
+
+
+def _as_engines_expect(connection: DBAPIConnection, conn: Any) -> None:
+    """Undo for an engine what the pool of others has set for its own borrowers.
+
+    An engine believes in transactions of its own and in tuples, and would not notice.
+    """
+    give_tuples(conn)
+    if conn.autocommit:
+        connection.autocommit = False

@@ -164,6 +164,8 @@ def test_health_checks_are_round_trips_only_if_they_are_asked_for(database, want
             {"pool": {"max_sise": 4}},
             "OPTIONS['pool'] has no argument 'max_sise'; did you mean max_size?",
         ),
+        ({"pool": {"open": True}}, "OPTIONS['pool'] has no argument 'open'"),
+        ({"pool": {"configure": 3}}, "configure must be a function, not 3"),
         ({"pool": {"max_size": -1}}, "max_size must be at least"),
         ({"pool": "yes"}, "OPTIONS['pool'] must be True, False or a dictionary"),
         ({"direct": 7}, "OPTIONS['direct']: conninfo must be a string, a dict"),
@@ -185,6 +187,22 @@ def test_settings_that_change_while_it_runs_make_another_pool(database):
     connections[alias].settings_dict["OPTIONS"]["pool"]["max_size"] = 5
 
     assert (7, 5) == (first.max_size, connections[alias].pool.max_size)
+
+
+def test_health_checks_and_an_age_that_are_set_while_it_runs(database, sessions):
+    alias = database()
+    connection = connections[alias]
+    ask(alias)
+    before = connection.pool
+    connection.close()
+    connection.settings_dict["CONN_HEALTH_CHECKS"] = True
+
+    assert before is not connection.pool
+
+    connection.settings_dict.update(CONN_HEALTH_CHECKS=False, CONN_MAX_AGE=60)
+    with pytest.raises(ImproperlyConfigured):
+        ask(alias)
+    connection.settings_dict["CONN_MAX_AGE"] = 0
 
 
 def test_two_aliases_of_one_database_have_a_pool_each(database):

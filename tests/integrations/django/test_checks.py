@@ -27,6 +27,8 @@ def ids(alias):
         ({"CONN_MAX_AGE": 60}, ["edgepool.E001"]),
         ({"pool": {"max_sise": 7}}, ["edgepool.E002"]),
         ({"pool": {"min_size": 5, "max_size": 4}}, ["edgepool.E002"]),
+        ({"pool": {"open": True, "min_size": 1}}, ["edgepool.E002"]),
+        ({"pool": {"configure": 3}}, ["edgepool.E002"]),
         ({"direct": "mysql://there/db"}, ["edgepool.E002"]),
         (
             {"direct": "port=1", "ENGINE": "django.db.backends.postgresql"},

@@ -9,6 +9,7 @@ from django.db import OperationalError, connections, transaction
 from django.db.transaction import TransactionManagementError
 
 from edgepool.django import direct
+from support.pg import hung_up
 
 NOWHERE = 1  # a port at which nobody listens
 MANY = "select generate_series(1, 5000)"
@@ -67,10 +68,10 @@ def test_a_direct_connection_is_past_the_pool_and_closed_with_the_block(
     alias = database(pool={"max_size": 1, "timeout": 5})
     with direct(alias), connections[alias].cursor() as cursor:
         cursor.execute("select 1")
+        (pid,) = sessions.pids
 
-        assert 1 == sessions.count
+    hung_up(pid)
 
-    assert 0 == sessions.count
     assert 0 == connections[alias].pool.statistics().requests
 
 
@@ -91,6 +92,34 @@ def test_blocks_can_be_in_blocks(database, written):
             assert is_direct(alias)
 
         assert is_direct(alias)
+
+    assert leads_nowhere(alias)
+
+
+def test_a_block_in_a_block_ends_no_session(database, sessions):
+    alias = database()
+    with direct(alias):
+        is_direct(alias)
+        (before,) = sessions.pids
+        with direct(alias):
+            is_direct(alias)
+
+        assert is_direct(alias)
+        assert [before] == sessions.pids
+
+
+def test_what_is_not_committed_yet_is_not_lost(database):
+    alias = database()
+    connection = connections[alias]
+    connection.set_autocommit(False)
+    with connection.cursor() as cursor:
+        cursor.execute("create temp table kept ()")
+    with pytest.raises(TransactionManagementError), direct(alias):
+        pass
+    connection.commit()
+    connection.set_autocommit(True)
+    with connection.cursor() as cursor:
+        cursor.execute("select * from kept")
 
 
 def test_a_transaction_stays_where_it_is(database):
