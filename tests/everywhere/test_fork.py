@@ -66,8 +66,40 @@ os._exit(0)
 """
 )
 
+# A fork that Python notices, while a thread notices one that it did not.
+NOTICED = (
+    COMMON
+    + """
+import signal
+from threading import Event, Thread
+from edgepool._drivers import fork
 
-@pytest.mark.parametrize("program", [THREADS, TASKS], ids=["threads", "tasks"])
+noticing, over = Event(), Event()
+
+def notice():
+    with fork._noticing:
+        noticing.set()
+        over.wait()
+
+Thread(target=notice).start()
+noticing.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(30)
+    fork.UNFORKED[0] = 0
+    fork.notice_late()
+else:
+    over.set()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+print("child" if child == 0 else "parent", flush=True)
+os._exit(0)
+"""
+)
+
+PROGRAMS = {"threads": THREADS, "tasks": TASKS, "noticed": NOTICED}
+
+
+@pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
 def test_a_child_begins_with_nothing_and_the_parent_keeps_all(program):
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],

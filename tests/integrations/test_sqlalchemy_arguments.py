@@ -90,6 +90,13 @@ def test_what_cannot_be_is_refused(arguments, message):
         sa.create_engine(PSYCOPG, poolclass=EdgePool, **arguments)
 
 
+def test_the_error_for_what_is_no_url_keeps_the_secret():
+    with pytest.raises(ValueError, match="not a connection string") as caught:
+        create_engine("host=a password=hush b")
+
+    assert "hush" not in str(caught.value)
+
+
 def test_the_wrong_kind_is_refused():
     with pytest.raises(TypeError, match=r"must be an edgepool\.ConnectionPool, or"):
         sa.create_engine(

@@ -576,6 +576,7 @@ def test_djangos_direct_address_is_what_differs_from_the_other(direct):
         ("mysql://there", "mysql:// is not the address of a PostgreSQL server"),
         ({"ENGINE": "mysql"}, "ENGINE is not a backend of PostgreSQL: 'mysql'"),
         (f"host=a password={SECRET} b", "it is not a connection string"),
+        ({"HOTS": "db"}, "no setting 'HOTS'; did you mean HOST?"),
     ],
 )
 def test_djangos_direct_address_is_validated(direct, said):

@@ -132,5 +132,12 @@ def notice_late() -> None:
             notice()
 
 
+def _notice_at_once() -> None:
+    global _noticing
+    # Another thread may have had it, and is not here.
+    _noticing = RLock()
+    notice()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=notice)
+    os.register_at_fork(after_in_child=_notice_at_once)

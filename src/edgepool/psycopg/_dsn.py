@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote, unquote
 
+import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from ._dsn_parameters import Taken, is_mapping, is_taken, translate
@@ -95,9 +96,12 @@ def parameters_of(dsn: Dsn) -> dict[str, Any]:
     """Return what a DSN says for libpq, by name.
 
     Raises:
-        psycopg.ProgrammingError: libpq does not understand it.
+        ValueError: libpq does not understand it.
     """
-    return conninfo_to_dict(dsn.conninfo)
+    try:
+        return conninfo_to_dict(dsn.conninfo)
+    except psycopg.Error:  # its text may show a part of a password
+        raise ValueError("it is not a connection string") from None
 
 
 # --- URLs -----------------------------------------------------------------------------

@@ -6,10 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-import psycopg
-from psycopg.conninfo import conninfo_to_dict
-
-from ._dsn import parse
+from ._dsn import parameters_of, parse
 from ._dsn_parameters import ARGUMENTS, Taken, did_you_mean, is_mapping, with_options
 
 # Backends of other databases. There are too many for PostgreSQL to know them by name.
@@ -25,6 +22,13 @@ NAMES: Final = {
     "HOST": "host",
     "PORT": "port",
 }
+
+# All that Django knows of a database.
+SETTINGS: Final = (
+    *("ENGINE", *NAMES, "OPTIONS", "TIME_ZONE", "TEST", "AUTOCOMMIT"),
+    *("ATOMIC_REQUESTS", "CONN_MAX_AGE", "CONN_HEALTH_CHECKS"),
+    "DISABLE_SERVER_SIDE_CURSORS",
+)
 
 # psycopg.IsolationLevel
 LEVELS: Final = {
@@ -85,11 +89,18 @@ def from_django(given: Mapping[Any, Any]) -> Found:
 def _direct(given: object) -> dict[str, Any]:
     """Read the way past an external pooler: a DSN in any form, as far as it differs."""
     try:
-        return conninfo_to_dict(parse(given).conninfo)
+        if is_mapping(given):
+            _must_be_known(given)
+        return parameters_of(parse(given))
     except (TypeError, ValueError) as error:
         raise ValueError(f"OPTIONS['direct']: {error}") from None
-    except psycopg.Error:  # its text may show a part of a password
-        raise ValueError("OPTIONS['direct']: it is not a connection string") from None
+
+
+def _must_be_known(given: Mapping[Any, Any]) -> None:
+    """Refuse what neither Django nor libpq knows: nobody else would look at it."""
+    for name in given:
+        if str(name).isupper() and name not in SETTINGS:
+            raise ValueError(f"no setting {name!r}{did_you_mean(name, SETTINGS)}")
 
 
 def _settings(options: dict[str, Any], time_zone: object) -> dict[str, str]:
