@@ -12,7 +12,7 @@ import pytest
 from psycopg.rows import dict_row
 
 import edgepool
-from edgepool.testing import TransactionalPool
+from edgepool.testing import Faults, TransactionalPool
 from edgepool.testing._shared_session import SharedSession
 from edgepool.testing._transactional_pools import _Transactional
 from edgepool.testing._turns import Borrower
@@ -226,6 +226,18 @@ async def test_a_copy_goes_in_and_out(transactional, table):
             assert not await result(copy.read())
 
 
+async def test_a_cursor_in_the_server_is_read_in_parts(transactional):
+    async with transactional() as pool, entered(pool.connection()) as conn:
+        async with entered(conn.cursor("parts")) as cursor:
+            await result(cursor.execute("select generate_series(1, 3)"))
+            assert [(1,), (2,)] == await result(cursor.fetchmany(2))
+            assert [(3,)] == await result(cursor.fetchall())
+        async with entered(conn.cursor("parts", withhold=True)) as cursor:
+            await result(cursor.execute("select 4"))
+            await result(conn.commit())
+            assert [(4,)] == await result(cursor.fetchall())
+
+
 async def test_what_is_deferred_is_found_at_the_commit(transactional, admin, table):
     admin.execute(
         f"create table deferred_{table} (x int"
@@ -301,6 +313,62 @@ async def test_a_statement_can_be_cancelled(transactional, sessions):
         await result(conn.cancel_safe())
         with pytest.raises(psycopg.errors.QueryCanceled):
             await running
+
+
+async def test_a_statement_can_be_cancelled_past_a_proxy(transactional, conninfo):
+    with Faults(conninfo) as faults:
+        async with (
+            transactional(conninfo=faults.conninfo()) as pool,
+            entered(pool.connection()) as conn,
+        ):
+            await run_and_cancel(conn, lambda: result(conn.cancel_safe()))
+
+
+async def test_a_cancel_that_blocks_blocks_nobody_else(transactional):
+    async with transactional() as pool, entered(pool.connection()) as conn:
+        await run_and_cancel(conn, lambda: in_thread(conn.cancel))
+
+
+async def run_and_cancel(conn, cancel):
+    started = threading.Event()
+    conn.add_notice_handler(lambda notice: started.set())
+    running = spawn(
+        execute,
+        conn,
+        "do $$ begin raise notice 'started'; perform pg_sleep(60); end $$",
+    )
+    await eventually(started.is_set)
+    await cancel()
+    with pytest.raises(psycopg.errors.QueryCanceled):
+        await running
+
+
+async def in_thread(job):
+    thread = threading.Thread(target=job)
+    thread.start()
+    await eventually(lambda: not thread.is_alive())
+
+
+@pytest.mark.parametrize(
+    "query", ["copy {} from stdin", "select pg_sleep(60)", "copy {} to stdout"]
+)
+async def test_who_goes_in_the_midst_of_something_leaves_the_way_free(
+    transactional, table, sessions, caplog, query
+):
+    async with transactional() as pool:
+        async with entered(pool.connection()) as conn:
+            filler = f"insert into {table} select generate_series(1, 100000)"
+            await execute(conn, filler)
+        one = psycopg.connect(await result(pool.shared_conninfo()))
+        query = query.format(table)
+        one.pgconn.send_query(query.encode())
+        await eventually(lambda: [query] == sessions.queries)
+        one.close()
+        await eventually(lambda: [query] != sessions.queries)
+
+        async with entered(pool.connection()) as conn:
+            assert 100_000 == await fetch(conn, f"select count(*) from {table}")
+    assert "asyncio" not in [record.name for record in caplog.records]
 
 
 async def test_a_direct_connection_leads_to_the_same_transaction(transactional, table):
@@ -450,6 +518,18 @@ async def test_who_waits_for_what_does_not_move_is_told_where_it_is(
         assert f"idle for 0.05 s (borrowed at {where}:" in str(refused.value)
         assert "Commit it or roll it back" in refused.value.diag.message_hint
         assert [1] == await numbers(conn, table)
+
+
+async def test_who_borrowed_without_a_block_is_in_the_way_by_name(
+    transactional, table, monkeypatch
+):
+    monkeypatch.setattr(_Transactional, "patience", 0.05)
+    async with transactional() as pool:
+        conn = await result(pool.getconn())
+        await insert(conn, table, 1)
+        with pytest.raises(psycopg.errors.LockNotAvailable, match=r"at /.*\.py:"):
+            await spawn(add, pool, table, 2)
+        await result(pool.putconn(conn))
 
 
 async def test_an_outer_transaction_cannot_go_on_inside_an_inner_one(

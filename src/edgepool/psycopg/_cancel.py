@@ -101,7 +101,7 @@ def _attempt(request: Request, pgconn: abc.PGconn) -> PQGenConn[bool]:
     nothing to cancel yet, and it takes another one.
     """
     request.reset()
-    yield from _deliver(request, monotonic() + CANCEL_WITHIN)
+    yield from deliver(request)
     # A twin, because somebody who was left behind may be waiting for the socket too.
     twin = _twin(pgconn)
     if twin is None:
@@ -110,7 +110,9 @@ def _attempt(request: Request, pgconn: abc.PGconn) -> PQGenConn[bool]:
         return not pgconn.is_busy() or bool((yield twin.fileno(), Wait.R))
 
 
-def _deliver(request: Request, deadline: float) -> PQGenConn[None]:
+def deliver(request: Request) -> PQGenConn[None]:
+    """Send a request, once, and wait until the server has taken note."""
+    deadline = monotonic() + CANCEL_WITHIN
     request.start()
     while (status := request.poll()) != PollingStatus.OK:
         if status == PollingStatus.FAILED:

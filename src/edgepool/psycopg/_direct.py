@@ -255,7 +255,7 @@ def _within(question: PQGen[R], seconds: float) -> PQGen[R]:
         return answer
 
 
-def _note_place(conn: BaseConnection[Any], frame: FrameType) -> None:
+def note_place(conn: BaseConnection[Any], frame: FrameType) -> None:
     """Note who borrows: not this module, where the lease has looked."""
     note = session_of(conn).entry.tether.note
     note.code, note.offset = frame.f_code, frame.f_lasti
@@ -286,7 +286,7 @@ class DirectConnection(Generic[CT]):
         self._lease = way.connection(timeout)
         try:
             conn = self._lease.__enter__()
-            _note_place(conn, _getframe(1))
+            note_place(conn, _getframe(1))
             return conn
         except BaseException:
             engine = way._engine
@@ -332,7 +332,7 @@ class AsyncDirectConnection(Generic[ACT]):
         self._lease = way.connection(timeout)
         try:
             conn = await self._lease.__aenter__()
-            _note_place(conn, _getframe(1))
+            note_place(conn, _getframe(1))
             return conn
         except BaseException:
             engine = way._engine

@@ -139,9 +139,5 @@ class Transacting:
         """Give the name that a statement of this client has on the server."""
         return b"edgepool_%d_%b" % (self.number, name)
 
-    def own_portal(self, name: bytes) -> bytes:
-        # One without a name lives for as long as a unit of its client's.
-        return self.own(name) if name else name
-
     def forget(self, *names: bytes) -> None:
         self.prepared -= set(names)

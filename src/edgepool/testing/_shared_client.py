@@ -93,8 +93,9 @@ class Client(Transacting):
             reading.cancel()
 
     def tell(self, kind: bytes, body: bytes) -> None:
-        """Say something to the client."""
-        self._writer.write(message(kind, body))
+        """Say something to the client, unless it has gone."""
+        if not self._writer.is_closing():
+            self._writer.write(message(kind, body))
 
     # --- what it says -------------------------------------------------------------
 
@@ -193,8 +194,18 @@ class Client(Transacting):
             elif kind == b"S" and self._copying:  # the server did not heed the first
                 self._copying = False
                 self._session.send(kind, body)
+            elif kind in (GONE, b"X"):
+                self._later.append((kind, body))
+                await self._give_up()
             else:
                 self._later.append((kind, body))
+
+    async def _give_up(self) -> None:
+        """Have what is under way end, for nobody waits for it; others wait to begin."""
+        if self._copying:
+            self._copying = False
+            self._session.send(b"f", b"the client has gone\0")
+        await self._session.cancel(self._session.process, self.key)
 
     # --- what it means ------------------------------------------------------------
 
@@ -232,11 +243,11 @@ class Client(Transacting):
             portal, name, rest = body.split(b"\0", 2)
             if name in self._statements:
                 self._portals[portal] = self._statements[name]
-            names = self.own_portal(portal) + b"\0" + self.own(name) + b"\0"
+            names = self._own_portal(portal) + b"\0" + self.own(name) + b"\0"
             self._expect(kind, names + rest, Part(b"2"))
         elif kind in (b"D", b"C"):
             what, name = body[:1], body[1:-1]
-            own = self.own(name) if what == b"S" else self.own_portal(name)
+            own = self.own(name) if what == b"S" else self._own_portal(name)
             part = Part(b"Tn")
             if kind == b"C":
                 part = Part(b"3", then=lambda: self.forget(own))
@@ -252,7 +263,7 @@ class Client(Transacting):
         statement = self._portals.get(portal)
         meaning = None if statement is None else self.meaning(statement)
         if meaning is None:
-            names = self.own_portal(portal) + b"\0"
+            names = self._own_portal(portal) + b"\0"
             self._expect(b"E", names + rest, Part(b"CIs"))
             return
         # The statement and the portal without a name are free: a client has no such.
@@ -261,6 +272,14 @@ class Client(Transacting):
             self._session.send(b"B", bytes(8))
             self._session.send(b"E", bytes(5))
         self._parts += meaning.parts((b"1", b"2"))
+
+    def _own_portal(self, name: bytes) -> bytes:
+        """Give the name that a portal of this client has on the server.
+
+        One that it has not bound is a cursor, declared in SQL. One without a name lives
+        for as long as a unit of its client's.
+        """
+        return self.own(name) if name and name in self._portals else name
 
     def _expect(self, kind: bytes, body: bytes, part: Part) -> None:
         self._parts.append(part)
@@ -300,7 +319,7 @@ class Client(Transacting):
     def _flush(self) -> None:
         """Say what was held back until it was clear that it is true."""
         held, self._held = self._held, b""
-        if held:
+        if held and not self._writer.is_closing():
             self._writer.write(held)
 
 

@@ -26,7 +26,12 @@ from contextlib import suppress
 from struct import unpack_from
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+import psycopg
+from psycopg import capabilities
+from psycopg.waiting import wait_conn_async
+
 from edgepool import PermanentError
+from edgepool.psycopg._cancel import GLANCE, deliver
 
 from ._address import HOST, conninfo
 from ._shared_client import Client
@@ -85,7 +90,6 @@ class SharedSession(Turns):
         told = {name: pgconn.parameter_status(name.encode()) for name in TOLD}
         self.parameters = {k.encode(): v for k, v in told.items() if v is not None}
         self._user, self._dbname = pgconn.user.decode(), pgconn.db.decode()
-        self._cancel = pgconn.get_cancel
         self._pgconn = pgconn
         self._clients: dict[int, Client] = {}
         self._number = 0
@@ -227,5 +231,15 @@ class SharedSession(Turns):
 
     async def cancel(self, process: int, key: int) -> None:
         """Have the server end what a client has it do, if it is the one."""
-        if self._busy is not None and (process, key) == (self.process, self._busy.key):
-            await self._loop.run_in_executor(None, self._cancel().cancel)
+        if self._busy is None or (process, key) != (self.process, self._busy.key):
+            return
+        with suppress(psycopg.Error, OSError):  # it is gone, or does not answer
+            if not capabilities.has_cancel_safe():
+                await self._loop.run_in_executor(None, self._pgconn.get_cancel().cancel)
+                return
+            # The other one blocks all threads, of which one may be a proxy's.
+            request = self._pgconn.cancel_conn()
+            try:
+                await wait_conn_async(deliver(request), interval=GLANCE)
+            finally:
+                request.finish()

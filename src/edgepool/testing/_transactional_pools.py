@@ -17,8 +17,11 @@ import threading
 from _thread import get_ident
 from collections.abc import Callable, Mapping
 from copy import copy
+from functools import partial
+from sys import _getframe
+from types import FrameType
 from typing import Any, NoReturn, TypeAlias, cast
-from weakref import finalize
+from weakref import finalize, ref
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -28,7 +31,9 @@ from psycopg_pool.abc import ACT, CT
 from edgepool import AsyncConnectionPool, ConnectionPool
 from edgepool._places import place
 from edgepool.psycopg._adapter_base import resolved, result_of, session_of
+from edgepool.psycopg._cancel import request_cancel, send
 from edgepool.psycopg._detection import Detection
+from edgepool.psycopg._direct import note_place
 from edgepool.psycopg._role import Placement
 
 from ._shared_session import SharedSession
@@ -57,6 +62,8 @@ class _Transactional:
             number = conn.info.parameter_status("edgepool.client")
             tethers[int(number or 0)] = entry.tether
             introduce(entry, conn)
+            # psycopg's own blocks all threads, and one of them is to hear it.
+            conn.cancel = partial(_cancel, ref(conn))
 
         adapter.introduce = introduced
         # By the adapter's weak reference: who connects does not keep the pool.
@@ -102,16 +109,21 @@ class _Transactional:
         if session is not None:
             session.close()
 
-    def _note_owner(self, conn: Any, owner: object) -> None:
-        """Note who has borrowed without a `with`; two of his may be nested."""
-        tether = session_of(conn).entry.tether
-        tether.owner = owner
-        tracker = self._engine.tracker  # type: ignore[attr-defined]
-        if tracker is not None:
-            tracker.note(tether, 2)
+    def _note_owner(self, conn: Any, owner: object, frame: FrameType) -> None:
+        """Note who has borrowed without a `with`, and where; two may be nested."""
+        session_of(conn).entry.tether.owner = owner
+        note_place(conn, frame)
 
     def _refuse(self, what: str, why: str) -> NoReturn:
         raise psycopg.NotSupportedError(f"a transactional pool cannot {what}: {why}")
+
+
+def _cancel(conn: Callable[[], Any]) -> None:
+    """Do what `cancel` of psycopg's connections does."""
+    mine = conn()
+    pgconn = None if mine is None else mine.pgconn
+    if pgconn is not None and (request := request_cancel(pgconn)) is not None:
+        send(request, pgconn)
 
 
 class _Plain(psycopg.Connection[Any]):
@@ -193,7 +205,7 @@ class TransactionalPool(_Transactional, ConnectionPool[CT]):
     def getconn(self, timeout: float | None = None) -> CT:
         """Borrow a connection, to be returned with `putconn`; see `connection`."""
         conn = super().getconn(timeout)
-        self._note_owner(conn, get_ident())
+        self._note_owner(conn, get_ident(), _getframe(1))
         return conn
 
     def close(self, timeout: float = 5.0) -> None:
@@ -252,7 +264,7 @@ class AsyncTransactionalPool(_Transactional, AsyncConnectionPool[ACT]):
     async def getconn(self, timeout: float | None = None) -> ACT:
         """Borrow a connection, to be returned with `putconn`; see `connection`."""
         conn = await super().getconn(timeout)
-        self._note_owner(conn, id(asyncio.current_task()))
+        self._note_owner(conn, id(asyncio.current_task()), _getframe(1))
         return conn
 
     async def close(self, timeout: float = 5.0) -> None:
