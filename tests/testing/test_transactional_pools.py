@@ -18,6 +18,8 @@ from edgepool.testing._transactional_pools import _Transactional
 from edgepool.testing._turns import Borrower
 from support.parity import PATIENCE, entered, eventually, execute, fetch, result, spawn
 
+THREAD = "edgepool-transaction"
+
 
 async def insert(conn, table, *numbers):
     for number in numbers:
@@ -447,6 +449,8 @@ async def test_a_session_that_ends_is_followed_by_another(
         await eventually(lambda: pool._shared() is None)
 
         assert [] == await numbers_seen(pool, table)
+        assert 1 == [t.name for t in threading.enumerate()].count(THREAD)
+    assert THREAD not in [t.name for t in threading.enumerate()]
 
 
 # --- several at once ------------------------------------------------------------------

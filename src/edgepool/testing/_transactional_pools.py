@@ -84,6 +84,7 @@ class _Transactional:
 
     def _share(self, conn: Any) -> SharedSession:
         """Let others use a new connection, in a transaction."""
+        self._roll_back()  # one that was lost still has a thread
         tethers = self._tethers
 
         def borrower(number: int) -> Borrower:
