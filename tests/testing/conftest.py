@@ -8,9 +8,9 @@ import pytest
 
 from edgepool.testing import AsyncTransactionalPool, TransactionalPool
 from support.parity import entered
-from support.pg_fixtures import colour, pytest_pyfunc_call, sessions
+from support.pg_fixtures import bouncer, colour, pytest_pyfunc_call, sessions
 
-__all__ = ["colour", "pytest_pyfunc_call", "sessions"]
+__all__ = ["bouncer", "colour", "pytest_pyfunc_call", "sessions"]
 
 _numbers = itertools.count(1)
 

@@ -355,8 +355,9 @@ async def in_thread(job):
     "query", ["copy {} from stdin", "select pg_sleep(60)", "copy {} to stdout"]
 )
 async def test_who_goes_in_the_midst_of_something_leaves_the_way_free(
-    transactional, table, sessions, caplog, query
+    transactional, table, sessions, caplog, monkeypatch, query
 ):
+    monkeypatch.setattr(_Transactional, "patience", 0.05)
     async with transactional() as pool:
         async with entered(pool.connection()) as conn:
             filler = f"insert into {table} select generate_series(1, 100000)"
@@ -371,6 +372,24 @@ async def test_who_goes_in_the_midst_of_something_leaves_the_way_free(
         async with entered(pool.connection()) as conn:
             assert 100_000 == await fetch(conn, f"select count(*) from {table}")
     assert "asyncio" not in [record.name for record in caplog.records]
+
+
+async def test_what_was_said_before_going_is_done(transactional, table):
+    async with transactional() as pool:
+        one = psycopg.connect(await result(pool.shared_conninfo()))
+        query = f"select pg_sleep(0.05); insert into {table} values (1)"
+        one.pgconn.send_query(query.encode())
+        one.close()
+
+        assert [1] == await numbers_seen(pool, table)
+
+
+async def test_a_pooler_invents_numbers_for_its_sessions(transactional, bouncer, table):
+    conninfo = bouncer("transaction").conninfo_for()
+    for _ in range(5):  # every other one is negative
+        async with transactional(conninfo=conninfo, timeout=1) as pool:
+            await add(pool, table, 1)
+            assert [1] == await numbers_seen(pool, table)
 
 
 async def test_a_direct_connection_leads_to_the_same_transaction(transactional, table):

@@ -183,8 +183,15 @@ class Client(Transacting):
 
     async def _ready(self) -> bytes:
         """Wait for the end of a unit; what the client sends meanwhile has to wait."""
+        patience: float | None = None
         while True:
-            kind, body = await self._mailbox.get()
+            try:
+                kind, body = await asyncio.wait_for(self._mailbox.get(), patience)
+            except asyncio.TimeoutError:
+                # Nobody waits for this any more, but others may wait to begin.
+                patience = None
+                await self._session.cancel(self._session.process, self.key)
+                continue
             if kind == READY:
                 self._copying = False
                 return body
@@ -196,16 +203,12 @@ class Client(Transacting):
                 self._session.send(kind, body)
             elif kind in (GONE, b"X"):
                 self._later.append((kind, body))
-                await self._give_up()
+                patience = self._session.patience
+                if self._copying:
+                    self._copying = False
+                    self._session.send(b"f", b"the client has gone\0")
             else:
                 self._later.append((kind, body))
-
-    async def _give_up(self) -> None:
-        """Have what is under way end, for nobody waits for it; others wait to begin."""
-        if self._copying:
-            self._copying = False
-            self._session.send(b"f", b"the client has gone\0")
-        await self._session.cancel(self._session.process, self.key)
 
     # --- what it means ------------------------------------------------------------
 

@@ -86,7 +86,7 @@ class SharedSession(Turns):
                 " say sslmode=disable"
             )
         super().__init__(patience, borrower)
-        self.process: int = pgconn.backend_pid
+        self.process: int = pgconn.backend_pid & 0xFFFFFFFF  # a pooler invents any
         told = {name: pgconn.parameter_status(name.encode()) for name in TOLD}
         self.parameters = {k.encode(): v for k, v in told.items() if v is not None}
         self._user, self._dbname = pgconn.user.decode(), pgconn.db.decode()
