@@ -28,6 +28,7 @@ class FakePgconn:
 
     status = 0  # OK
     transaction_status = 0  # IDLE
+    _encoding = "utf-8"
 
     def __init__(self):
         self._sockets = socket.socketpair()

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 from psycopg.types import TypeInfo
+from psycopg.types.composite import CompositeInfo, register_composite
+from psycopg.types.range import Range
 from psycopg.types.string import StrDumper, TextLoader
 
 from edgepool import ConnectionPool, ConnectionReturned, NestedBorrow, PoolTimeout
@@ -28,6 +34,8 @@ from support.parity import (
     waiter,
 )
 from support.pg import THREADS, application_name, at_rest, set_autocommit
+
+UTC = timezone.utc
 
 # --- used after the return ------------------------------------------------------------
 
@@ -136,6 +144,133 @@ async def test_what_runs_at_the_return_refuses_to_go_on(
 
 async def give(value):
     return value
+
+
+# What psycopg loads at once, and what it learns to load when it is fetched.
+VALUES = {
+    "1": 1,
+    "'é'::text": "é",
+    "array['é', 'b']": ["é", "b"],
+    "row('é'::text, 'b'::text)": ("é", "b"),
+    "array[row('é'::text, '2026-01-02'::text)]": [("é", "2026-01-02")],
+    "row(1, 'é')::pair": (1, "é"),
+    "array[row(1, null)::pair]": [(1, None)],
+    "int4range(1, 3)": Range(1, 3),
+    "tstzrange('2026-01-02 UTC', null)": Range(datetime(2026, 1, 2, tzinfo=UTC), None),
+    """'{"a": ["é"]}'::jsonb""": {"a": ["é"]},
+    "1.5::numeric": Decimal("1.5"),
+    "'2026-01-02 UTC'::timestamptz": datetime(2026, 1, 2, tzinfo=UTC),
+    "'2026-01-02'::date": date(2026, 1, 2),
+    "'1 day'::interval": timedelta(1),
+}
+ROW = tuple(VALUES.values())
+QUERY = f"select {', '.join(VALUES)} from generate_series(1, 3)"
+
+
+async def one_by_one(cursor):
+    return [await result(cursor.fetchone()) for _ in range(3)]
+
+
+async def scrolled(cursor):
+    await result(cursor.scroll(1))
+    rows = await result(cursor.fetchall())
+    await result(cursor.scroll(0, mode="absolute"))
+    return [await result(cursor.fetchone()), *rows]
+
+
+FETCHES = {
+    "fetchone": one_by_one,
+    "fetchmany": lambda cursor: cursor.fetchmany(3),
+    "fetchall": lambda cursor: cursor.fetchall(),
+    "iteration": all_of,
+    "scroll": scrolled,
+}
+
+
+@contextlib.asynccontextmanager
+async def kept_cursor(pool, query, binary=False):
+    """Borrow, with a composite type that psycopg knows, and keep a cursor."""
+    async with entered(pool.connection()) as conn:
+        await execute(conn, "create type pg_temp.pair as (number int, word text)")
+        pair = await result(CompositeInfo.fetch(conn, "pair"))
+        register_composite(pair, conn)
+        cursor = conn.cursor(binary=binary)
+        await result(cursor.execute(query))
+    yield cursor
+
+
+@pytest.mark.parametrize("lent_again", [False, True], ids=["idle", "lent again"])
+@pytest.mark.parametrize("binary", [False, True], ids=["text", "binary"])
+@pytest.mark.parametrize("fetch_all", FETCHES.values(), ids=FETCHES)
+async def test_what_has_arrived_is_fetched_after_the_return(
+    colour, proxy, fetch_all, binary, lent_again
+):
+    async with (
+        colour.pool(proxy.conninfo(), min_size=1) as pool,
+        kept_cursor(pool, QUERY, binary) as cursor,
+    ):
+        other = await result(pool.getconn()) if lent_again else None
+        with proxy.recording() as said:
+            assert [ROW] * 3 == await result(fetch_all(cursor))
+
+        assert [] == said
+
+        if other is not None:
+            await result(pool.putconn(other))
+
+
+@pytest.mark.parametrize("value", VALUES)
+async def test_a_further_result_is_fetched_after_the_return(colour, conninfo, value):
+    """Of one type each: what was learnt for another value is known."""
+    async with (
+        colour.pool(conninfo, min_size=1) as pool,
+        kept_cursor(pool, f"select; select {value}") as cursor,
+    ):
+        assert cursor.nextset()
+        assert (VALUES[value],) == await result(cursor.fetchone())
+
+
+async def test_what_has_arrived_is_fetched_after_the_end_of_the_session(
+    colour, conninfo
+):
+    async with (
+        colour.pool(conninfo, min_size=1) as pool,
+        kept_cursor(pool, f"select; {QUERY}") as cursor,
+    ):
+        await result(pool.close())
+
+        assert cursor.nextset()
+        assert [ROW] * 3 == await result(cursor.fetchall())
+
+
+async def test_text_is_never_taken_for_text_in_another_encoding(colour, conninfo):
+    """psycopg's C code could not be told which one it is."""
+    latin1 = make_conninfo(conninfo, client_encoding="latin1")
+    async with colour.pool(latin1, min_size=1) as pool:
+        async with entered(pool.connection()) as conn:
+            known = await execute(conn, "select 'Ã©'")
+            unknown = await execute(conn, "select row('Ã©')")
+
+        assert ("Ã©",) == await result(known.fetchone())
+        with suppress(TypeError):  # the C code's
+            assert (("Ã©",),) == await result(unknown.fetchone())
+
+
+async def test_what_refuses_goes_without_a_word(colour, conninfo):
+    """psycopg's own finaliser of it would be refused, which Python would tell."""
+    async with colour.pool(conninfo, min_size=1) as pool:
+        async with entered(pool.connection()) as stale:
+            pass
+        async with entered(pool.connection()) as conn:
+            with pytest.raises(ConnectionReturned):
+                stale.pgconn.finish()
+            with pytest.raises(ConnectionReturned):
+                stale.pgconn.nonblocking = 1
+            del stale
+        async with entered(pool.connection()):
+            del conn
+    del pool
+    gc.collect()
 
 
 async def test_who_uses_what_was_returned_waits_for_nobody(colour, conninfo):

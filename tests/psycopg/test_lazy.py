@@ -912,3 +912,39 @@ async def test_a_cursor_keeps_nothing_of_an_earlier_session(colour, conninfo):
             await result(cursor.execute(query, ["it's"]))
 
             assert ("it's",) == await result(cursor.fetchone())
+
+
+# --- what has arrived -----------------------------------------------------------------
+
+
+async def test_what_has_arrived_is_fetched_whatever_has_become_of_the_session(
+    colour, conninfo
+):
+    query = "select row('é'), array[now()] is not null"
+    async with colour.pool(conninfo, min_size=1, max_size=1) as pool:
+        lease = pool.connection(lazy=True)
+        async with entered(lease) as conn:
+            cursors = [await execute(conn, query) for _ in range(5)]
+            several = [
+                await execute(conn, "select; select 'é', now() is not null")
+                for _ in range(5)
+            ]
+            await result(conn.commit())
+
+            async def check():
+                cursor = several.pop()
+
+                assert [(("é",), True)] == await result(cursors.pop().fetchall())
+                assert cursor.nextset()
+                assert [("é", True)] == await result(cursor.fetchall())
+
+            async with entered(lease.released()):
+                await check()
+            await check()  # with nothing borrowed
+            await execute(conn, "select 1")
+            await result(conn.commit())
+            await check()  # with another session, or the same one
+            async with entered(lease.released()):
+                pass
+        await check()
+    await check()

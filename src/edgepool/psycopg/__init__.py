@@ -3,11 +3,11 @@
 from ._async_pool import AsyncConnectionPool, AsyncNullConnectionPool
 from ._credentials import Credential
 from ._direct import AsyncDirectConnection, DirectConnection
-from ._handles import ConnectionReturned
 from ._lazy import AsyncLazyLease, LazyLease
 from ._leases import AsyncConnectionLease, ConnectionLease
 from ._listen import AsyncListener, Gap, Listener
 from ._pool import ConnectionPool, NullConnectionPool
+from ._returned import ConnectionReturned
 
 __all__ = [
     "AsyncConnectionLease",

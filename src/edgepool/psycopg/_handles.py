@@ -17,15 +17,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from sys import getrefcount
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 from weakref import ref
 
-import psycopg
 from psycopg import BaseConnection
-from psycopg.pq import ConnStatus, TransactionStatus
+from psycopg.pq import TransactionStatus
 
 from .._core import Note
-from .._places import place
+from ._returned import Refusal, refusal_of
 from ._snapshot import ALONE, Snapshot
 
 if TYPE_CHECKING:
@@ -38,77 +37,7 @@ C = TypeVar("C", bound="BaseConnection[Any]")
 # What a pool gives its connections in the place of what their class has.
 OWN = ("_try_cancel",)
 
-BAD = int(ConnStatus.BAD)
 ACTIVE = int(TransactionStatus.ACTIVE)
-
-
-# What may be asked of a session after the return: what changes nothing, of libpq's
-# connection.
-TELLING = frozenset(
-    (
-        *("backend_pid", "db", "error_message", "host", "hostaddr", "info", "options"),
-        *("parameter_status", "port", "protocol_version", "server_version"),
-        *("transaction_status", "used_gssapi", "used_password", "user", "_encoding"),
-    )
-)
-
-
-class ConnectionReturned(psycopg.InterfaceError):
-    """The connection was returned to its pool, and may be somebody else's by now.
-
-    Says where it was returned. Nothing was sent to the server.
-    """
-
-    __module__ = "edgepool"
-
-
-class Refusal(int):
-    """Stands in for libpq's connection in an object that was returned.
-
-    It is its own `status`, one with which psycopg cannot work; when psycopg wants to
-    say so, the text is ours. What only tells of the session is let through.
-    """
-
-    find: Callable[[], PGconn | None]
-    note: Note
-
-    @property
-    def status(self) -> int:
-        """BAD if the session has ended; else what psycopg refuses to work with."""
-        pgconn = self.find()
-        return BAD if pgconn is None or pgconn.status == BAD else self
-
-    def __getattr__(self, name: str) -> Any:
-        pgconn = self.find()
-        if pgconn is None or name not in TELLING:
-            self.refuse()
-        return getattr(pgconn, name)
-
-    def __str__(self) -> str:
-        self.refuse()
-
-    def refuse(self) -> NoReturn:
-        """Say what went wrong."""
-        raise ConnectionReturned(
-            f"the connection is used after it was returned {self.where()}"
-        )
-
-    def where(self) -> str:
-        """Tell where it was returned, in words that go on after "returned"."""
-        # Who has borrowed by `with` has to return it himself, at the end of the block.
-        note = self.note
-        by_block = not note.returned and note.code is not None
-        how = "by the block at" if by_block else "at"
-        return f"{how} {place(note)}"
-
-
-def refusal_of(find: Callable[[], PGconn | None], note: Note) -> PGconn:
-    """Make what refuses, for a session that `find` leads to while it lives."""
-    # Made often: so without an __init__.
-    refusal = Refusal(ConnStatus.NEEDED)
-    refusal.find = find
-    refusal.note = note
-    return cast("PGconn", refusal)
 
 
 class Session(Snapshot[C]):
@@ -143,7 +72,7 @@ class Session(Snapshot[C]):
     """Leads to the entry, whether it is lent or not."""
 
     refusal: PGconn
-    """A `Refusal`; that it is no `PGconn` is its point."""
+    """A `Refusal`."""
 
     tied: object
     """Ends the session with the entry, whoever keeps the object: the place is free."""

@@ -25,9 +25,10 @@ from psycopg.pq import TransactionStatus
 from .._core import Note
 from ._adapter_base import IDLE, UNKNOWN, C, session_of
 from ._forked import is_forked
-from ._handles import Refusal, moved, refusal_of
+from ._handles import moved
 from ._leases import take_back
-from ._unborrowed import CLOSE_CURSOR, LOCAL, Choices, Unborrowed
+from ._returned import Refusal, refusal_of
+from ._unborrowed import CLOSE_CURSOR, LOCAL, Choices, Unborrowed, unborrowed_after
 
 if TYPE_CHECKING:
     from psycopg.abc import PQGen
@@ -225,7 +226,9 @@ class Late(Generic[C]):
             raise psycopg.ProgrammingError(
                 f"the connection cannot be released while {what}"
             )
-        self._kept = self._choices.kept(conn, session_of(conn))
+        session = session_of(conn)
+        self._kept = self._choices.kept(conn, session)
+        self._stand_in = unborrowed_after(session.find)
         self._is_away = True
         take_back(self.pool, conn, frame, clean=False)
         for name in self._lent:

@@ -23,7 +23,8 @@ from .._core import Entry, ErrorClass
 from .._drivers.tasks import task_of
 from ._adapter_base import OK, C, session_of
 from ._forked import is_forked
-from ._handles import Refusal, Session, renewed
+from ._handles import Session, renewed
+from ._returned import Refusal
 from ._snapshot import ALONE
 from ._unborrowed import Unborrowed
 

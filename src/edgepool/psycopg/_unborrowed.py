@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from types import CodeType
-from typing import TYPE_CHECKING, Any, Final, NoReturn
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary, ref
 
 import psycopg
 from psycopg import BaseConnection
@@ -23,8 +23,11 @@ from psycopg.adapt import AdaptersMap
 from psycopg.pq import ConnStatus, PipelineStatus, TransactionStatus
 
 from ._snapshot import Adapters
+from ._stand_ins import LOADING, loading, may_load, told
 
 if TYPE_CHECKING:
+    from psycopg.pq.abc import PGconn
+
     from ._handles import Session
     from ._snapshot import Change
 
@@ -65,8 +68,11 @@ class Unborrowed:
     port = b""
     user = db = b"nothing borrowed"
 
+    # Leads to libpq's connection of the last session, of which there may be values.
+    last: Callable[[], PGconn | None] | None = None
+
     def __init__(self) -> None:
-        self.finish()
+        self.status = ConnStatus.BAD
 
     def begin(self) -> None:
         """Be open. Not before the object has all that it needs, its finaliser too."""
@@ -76,12 +82,33 @@ class Unborrowed:
         """Be closed."""
         self.status = ConnStatus.BAD
 
-    def __getattr__(self, name: str) -> NoReturn:
+    def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
+        if self.last is not None and name in LOADING:
+            return told(self.last(), name)
         raise psycopg.InterfaceError(
             "nothing is borrowed yet: the connection comes with the first statement"
         )
+
+
+_Loading = loading(Unborrowed, ("status",))
+
+
+def unborrowed_after(last: Callable[[], PGconn | None]) -> Unborrowed:
+    """Make what stands in after a session, of which there may be values to load."""
+    if not may_load(last):
+        stand_in = Unborrowed()
+    else:
+        stand_in = _Loading()
+        vars(stand_in)["finish"] = partial(_finish, ref(stand_in))
+    stand_in.last = last
+    return stand_in
+
+
+def _finish(find: Callable[[], Unborrowed | None]) -> None:
+    if (stand_in := find()) is not None:
+        Unborrowed.finish(stand_in)
 
 
 class Default:
