@@ -15,6 +15,9 @@ from edgepool._core import Close, Connect, Reset
 from support.core import THOROUGH
 from support.core_interleaved import Contended, interleave, interleave_crosswise
 
+# Takes long. What differs from Python to Python, the bytecode, one switch tries too.
+exhaustive = pytest.mark.exhaustive
+
 
 def more(*cases):
     """Give cases for which there is no time every day."""
@@ -353,23 +356,27 @@ PAIRS = [
 ]
 
 
+@exhaustive
 @pytest.mark.parametrize(("first", "second"), [*PAIRS, *more(*product(EVENTS, EVENTS))])
 @pytest.mark.parametrize("pool", [exhausted, single])
 def test_two_things_happen_in_the_midst_of_a_return(pool, first, second):
     interleave(pool, i_return, first, second)
 
 
+@exhaustive
 @pytest.mark.parametrize(("first", "second"), [*PAIRS, *more(*product(EVENTS, EVENTS))])
 @pytest.mark.parametrize("pool", [resting, spare])
 def test_two_things_happen_in_the_midst_of_a_borrow(pool, first, second):
     interleave(pool, i_borrow, first, second)
 
 
+@exhaustive
 @pytest.mark.parametrize("event", [somebody_waits, *more(*EVENTS)])
 def test_a_connection_is_returned_and_borrowed_in_the_midst_of_something(event):
     interleave(exhausted, event, i_return, somebody_borrows)
 
 
+@exhaustive
 @pytest.mark.parametrize("event", [somebody_waits, *more(*EVENTS)])
 def test_a_connection_is_borrowed_and_returned_in_the_midst_of_something(event):
     interleave(spare, event, somebody_borrows, i_return)
@@ -380,26 +387,31 @@ def test_a_connection_is_borrowed_and_returned_in_the_midst_of_something(event):
 CROSSED = [somebody_waits, *more(*EVENTS)]
 
 
+@exhaustive
 @pytest.mark.parametrize("event", CROSSED)
 def test_a_return_is_stopped_then_something_then_the_return_goes_on(event):
     interleave_crosswise(exhausted, i_return, event)
 
 
+@exhaustive
 @pytest.mark.parametrize("event", CROSSED)
 def test_something_is_stopped_then_a_return_then_that_goes_on(event):
     interleave_crosswise(exhausted, event, i_return)
 
 
+@exhaustive
 @pytest.mark.parametrize("event", CROSSED)
 def test_a_borrow_is_stopped_then_something_then_the_borrow_goes_on(event):
     interleave_crosswise(resting, i_borrow, event)
 
 
+@exhaustive
 @pytest.mark.parametrize("event", CROSSED)
 def test_something_is_stopped_then_a_borrow_then_that_goes_on(event):
     interleave_crosswise(resting, event, i_borrow)
 
 
+@exhaustive
 @pytest.mark.parametrize("first", [i_borrow, i_return])
 @pytest.mark.parametrize("second", [i_borrow, i_return])
 @pytest.mark.parametrize("pool", [spare, exhausted])
