@@ -169,9 +169,11 @@ class Late(Generic[C]):
             self._held.add(asker)
 
     @staticmethod
-    def failed(gen: PQGen[Any] | None) -> None:
+    def failed(conn: C, gen: PQGen[Any] | None) -> None:
         """Have who wanted to use a connection know that there is none to undo it on."""
         asker = _asker(gen)
+        if asker is conn:
+            return
         if isinstance(getattr(asker, "pgconn", None), Unborrowed):
             asker.pgconn = Unborrowed()  # one that is closed
 
