@@ -97,8 +97,10 @@ class Refusal(int):
         """Tell where it was returned, in words that go on after "returned"."""
         # Who has borrowed by `with` has to return it himself, at the end of the block.
         note = self.note
-        by_block = not note.returned and note.code is not None
-        how = "by the block at" if by_block else "at"
+        how = "at"
+        if not note.returned and note.code is not None:
+            by_block = note.returned is False
+            how = "by the block at" if by_block else "by what borrowed it at"
         return f"{how} {place(note)}"
 
 
