@@ -10,6 +10,7 @@ import contextlib
 import gc
 import inspect
 import itertools
+import logging
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
     from edgepool.testing import PostgresServer
 
 _test_numbers = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def _log_level() -> Iterator[None]:
+    """Undo what a framework's logging configuration, as Litestar's, sets for all."""
+    root = logging.getLogger()
+    level = root.level
+    yield
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ A code object and an offset are a tenth of the price of a line number.
 from __future__ import annotations
 
 from sys import _getframe
-from types import CodeType, FrameType
+from types import FrameType
 
 from ._core import Note
 
@@ -20,10 +20,7 @@ NOT_HIS = (PACKAGE, "psycopg")
 
 def place(note: Note) -> str:
     """Tell the file and line of a note."""
-    return _line(note.code, note.offset)
-
-
-def _line(code: CodeType | None, offset: int) -> str:
+    code, offset = note.code, note.offset
     if code is None:
         return "an unknown place"
     lines = (line for start, end, line in code.co_lines() if start <= offset < end)
@@ -32,14 +29,21 @@ def _line(code: CodeType | None, offset: int) -> str:
 
 def place_of_caller() -> str:
     """Tell where the thread or task that runs now has asked for a connection."""
+    note = Note()
+    note_caller(note)
+    return place(note)
+
+
+def note_caller(note: Note) -> None:
+    """Note that place, for which the frames are searched: not for each borrow."""
     frame: FrameType | None = _getframe(1)
-    while frame is not None and not _is_his(frame):
+    while frame is not None and not is_his(frame):
         frame = frame.f_back
-    if frame is None:
-        return _line(None, 0)
-    return _line(frame.f_code, frame.f_lasti)
+    if frame is not None:
+        note.code, note.offset = frame.f_code, frame.f_lasti
 
 
-def _is_his(frame: FrameType) -> bool:
+def is_his(frame: FrameType) -> bool:
+    """Tell whether a frame is of the user's program, or of his framework."""
     module: str = frame.f_globals.get("__name__", "")
     return module.partition(".")[0] not in NOT_HIS

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import re
 import threading
 
 import pytest
 from flask import Flask, abort, stream_with_context
 
-from edgepool import NestedBorrow, NullConnectionPool, PoolTimeout
+from edgepool import ConnectionReturned, NestedBorrow, NullConnectionPool, PoolTimeout
 from edgepool.flask import EdgePool
 from support.pg import application_name
 
@@ -331,6 +332,21 @@ def test_each_of_nested_contexts_has_a_connection_of_its_own(make_app, db, table
         assert [1] == rows()
         assert outer is db.connection
         assert 1 == db.pool.statistics().in_use
+
+
+def test_what_is_told_of_a_connection_names_the_program_and_not_its_integration(
+    make_app, db
+):
+    app = make_app(db, EDGEPOOL_MAX_SIZE=1)
+    with app.app_context():
+        outer = db.connection
+        with app.app_context(), pytest.raises(NestedBorrow) as nested:
+            _ = db.connection
+    with pytest.raises(ConnectionReturned) as returned:
+        outer.execute("select 1")
+
+    assert re.search(r"was borrowed at \S+/test_flask\.py:\d+,", str(nested.value))
+    assert re.search(r"by what borrowed it at \S+/test_flask\.py:", str(returned.value))
 
 
 def test_a_request_within_a_context_returns_its_connection(app, db, rows):

@@ -8,6 +8,7 @@ import click
 import pytest
 from flask import Flask
 from flask.cli import FlaskGroup
+from psycopg.conninfo import make_conninfo
 
 from edgepool.flask import EdgePool
 from support.pg import application_name
@@ -110,6 +111,17 @@ def test_check_fails_if_one_pool_cannot_connect_and_looks_at_all(app):
     assert "reports: PoolTimeout: " in output
     assert "Connection refused" in output
     assert "secret" not in output
+
+
+def test_check_tells_once_why_waiting_would_not_help(app, conninfo):
+    app.config.update(DATABASE_URL=make_conninfo(conninfo, dbname="nowhere"))
+    EdgePool(app)
+    status, output = run(app, "edgepool", "check")
+    (told,) = [line for line in output.splitlines() if line.startswith("default: ")]
+
+    assert 1 == status
+    assert told.startswith("default: ConnectFailed: ")
+    assert 1 == told.count('database "nowhere" does not exist')
 
 
 def test_check_wants_a_time_above_0(app):

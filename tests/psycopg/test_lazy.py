@@ -305,6 +305,19 @@ async def test_the_pools_timeout_holds_for_a_late_borrow(colour, conninfo):
         await result(pool.putconn(held))
 
 
+async def test_a_connection_for_which_nothing_came_may_be_used_again(colour, conninfo):
+    async with colour.pool(conninfo, min_size=1) as pool:
+        held = await result(pool.getconn())
+        async with entered(pool.connection(timeout=0.0, lazy=True)) as conn:
+            with pytest.raises(PoolTimeout):
+                # What the connection itself asks for, with no cursor in between.
+                await result(conn.tpc_begin(conn.xid(1, "a", "b")))
+            await result(pool.putconn(held))
+
+            assert not conn.closed
+            assert 1 == await one(conn)
+
+
 async def test_a_late_borrow_that_would_wait_for_itself_is_refused(colour, conninfo):
     async with (
         colour.pool(conninfo, min_size=1) as pool,

@@ -143,8 +143,9 @@ class Note:
     def __init__(self) -> None:
         self.code: CodeType | None = None
         self.offset = 0
-        # True: by a call that returns it, at this place. Else it is borrowed there.
-        self.returned = False
+        # True: by a call that returns it, at this place. Else it is borrowed there: by
+        # a block, or, if None, for somebody whose framework returns it.
+        self.returned: bool | None = False
 
 
 Away: TypeAlias = Literal["connecting", "checking", "resetting", "closing"]

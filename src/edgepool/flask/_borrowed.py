@@ -12,6 +12,7 @@ from click.exceptions import Exit
 from psycopg_pool.abc import CT
 
 from .. import ConnectionPool
+from ..psycopg._leases import borrowed_by_caller
 
 
 class Borrowed:
@@ -69,11 +70,14 @@ def _borrow(pool: ConnectionPool[CT]) -> tuple[AbstractContextManager[Any], CT]:
         asyncio.get_running_loop()
     except RuntimeError:
         lease = pool.connection()
-        return lease, lease.__enter__()
+        conn = lease.__enter__()
+        borrowed_by_caller(conn)
+        return lease, conn
     # An async view. Its thread ends with it, before this is returned, and the next one
     # may get the same number: then the pool must not think that the two are one.
     returning = ExitStack()
     conn = pool.getconn()
+    borrowed_by_caller(conn)
     returning.callback(pool.putconn, conn)
     returning.enter_context(conn)  # commits, or rolls back; closes nothing of a pool's
     return returning, conn

@@ -112,6 +112,8 @@ def _pooler(pool: ConnectionPool[Any], timeout: float) -> str:
 def _told(error: Exception) -> str:
     """Tell an error in one line, and what has led to it."""
     cause = "" if error.__cause__ is None else f": {error.__cause__}"
+    if cause in f": {error}":  # as in what a ConnectFailed says
+        cause = ""
     return " ".join(f"{type(error).__name__}: {error}{cause}".split())
 
 

@@ -23,10 +23,11 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from .._core import Note
+from .._places import is_his
 from ._adapter_base import IDLE, UNKNOWN, C, session_of
 from ._forked import is_forked
 from ._handles import moved
-from ._leases import take_back
+from ._leases import borrowed_by_caller, take_back
 from ._returned import Refusal, refusal_of
 from ._unborrowed import CLOSE_CURSOR, LOCAL, Choices, Unborrowed, unborrowed_after
 
@@ -70,8 +71,10 @@ class Late(Generic[C]):
         self.timeout = timeout
         self._wait = wait
         self._execute = execute
-        # Where the lease was entered: whatever is borrowed for it, is borrowed there.
+        # Where the lease was entered: whatever is borrowed for it, is borrowed there;
+        # or, if that is no place of the user's, where his statement is.
         self._code, self._offset = frame.f_code, frame.f_lasti
+        self._is_his = is_his(frame)
         self._has_ended = False
         # Has one item, but while somebody gives the object a session; none in the end.
         self._turn: list[None] = [None]
@@ -170,9 +173,11 @@ class Late(Generic[C]):
             self._held.add(asker)
 
     @staticmethod
-    def failed(gen: PQGen[Any] | None) -> None:
+    def failed(conn: C, gen: PQGen[Any] | None) -> None:
         """Have who wanted to use a connection know that there is none to undo it on."""
         asker = _asker(gen)
+        if asker is conn:
+            return
         if isinstance(getattr(asker, "pgconn", None), Unborrowed):
             asker.pgconn = Unborrowed()  # one that is closed
 
@@ -189,7 +194,9 @@ class Late(Generic[C]):
             choose()
             session = session_of(conn)
             note = session.tether.note
-            note.code, note.offset = self._code, self._offset
+            note.code, note.offset, note.returned = self._code, self._offset, False
+            if not self._is_his:
+                borrowed_by_caller(conn)
             conn.pgconn = session.pgconn
             _drop(conn, "execute")
         finally:

@@ -129,7 +129,7 @@ def _borrow(late: Late[CT], conn: CT, gen: PQGen[Any] | None) -> None:
         else:
             lent = pool.getconn(late.timeout)
     except BaseException:
-        late.failed(gen)
+        late.failed(conn, gen)
         raise
     late.take_over(conn, lent)
 
@@ -231,6 +231,6 @@ async def _borrow_async(late: Late[ACT], conn: ACT, gen: PQGen[Any] | None) -> N
         else:
             lent = await pool.getconn(late.timeout)
     except BaseException:
-        late.failed(gen)
+        late.failed(conn, gen)
         raise
     late.take_over(conn, lent)

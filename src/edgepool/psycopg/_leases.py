@@ -21,6 +21,7 @@ from psycopg_pool.abc import ACT, CT
 
 from .._core import Entry, ErrorClass
 from .._drivers.tasks import task_of
+from .._places import note_caller
 from ._adapter_base import OK, C, session_of
 from ._forked import is_forked
 from ._handles import Session, renewed
@@ -137,6 +138,16 @@ def discard(pool: PsycopgFace[C, Any], conn: C, frame: FrameType) -> None:
     if not is_forked(conn) and conn.pgconn.transaction_status != ACTIVE:
         conn.pgconn.finish()
     take_back(pool, conn, frame)
+
+
+def borrowed_by_caller(conn: BaseConnection[Any]) -> None:
+    """Have a lent connection be told of as borrowed where this package was called.
+
+    For an integration, which borrows for its user; nothing of its own helps him.
+    """
+    note = session_of(conn).tether.note
+    note_caller(note)
+    note.returned = None
 
 
 def is_idle(conn: BaseConnection[Any]) -> bool:

@@ -112,8 +112,9 @@ class OneShots(Generic[CT]):
     transactions that are read-only or deferrable, it gets such a transaction.
 
     It is never repeated. If it fails, that has the same consequences for its connection
-    and for the pool as in a block. Whoever is cancelled or interrupted has it cancelled
-    on the server, as in a block.
+    and for the pool as in a block. Whoever is interrupted has it cancelled on the
+    server, as in a block. What it has found is in memory when the connection has been
+    returned already.
 
     Raises (each of them):
         PoolTimeout, TooManyRequests, PoolClosed, ...: as `connection`.
@@ -240,7 +241,10 @@ class OneShots(Generic[CT]):
         binary: bool = False,
         timeout: float | None = None,
     ) -> list[Any]:
-        """Execute a query; return all its rows. The arguments: as of `fetch_one`."""
+        """Execute a query; return all its rows.
+
+        The arguments, and what is raised: as of `fetch_one`.
+        """
         call = Call(_getframe(1), row_factory, query, params, prepare, binary)
         rows: list[Any] = self._shoot(call, timeout, "fetchall")
         return rows
@@ -257,6 +261,10 @@ class OneShots(Generic[CT]):
         """Execute a query; return the first column of its first row, or None.
 
         Whatever row factory the connections have. The arguments: as of `execute`.
+
+        Raises:
+            psycopg.ProgrammingError: the statement is done, but it is none that gives
+                rows, or they have no column.
         """
         call = Call(_getframe(1), scalar_row, query, params, prepare, binary)
         return self._shoot(call, timeout, "fetchone")
@@ -269,9 +277,10 @@ class AsyncOneShots(Generic[ACT]):
     round trip. Only where `configure` or the like has chosen an isolation level, or
     transactions that are read-only or deferrable, it gets such a transaction.
 
-    It is never repeated. If it fails, that has the same consequences for the connection
-    and the pool as in a `async with` block. What it has found is in memory when the
-    connection has been returned already.
+    It is never repeated. If it fails, that has the same consequences for its connection
+    and for the pool as in a block. Whoever is cancelled has it cancelled on the server,
+    as in a block. What it has found is in memory when the connection has been returned
+    already.
 
     Raises (each of them):
         PoolTimeout, TooManyRequests, PoolClosed, ...: as `connection`.
@@ -398,7 +407,10 @@ class AsyncOneShots(Generic[ACT]):
         binary: bool = False,
         timeout: float | None = None,
     ) -> list[Any]:
-        """Execute a query; return all its rows. The arguments: as of `fetch_one`."""
+        """Execute a query; return all its rows.
+
+        The arguments, and what is raised: as of `fetch_one`.
+        """
         call = Call(_getframe(1), row_factory, query, params, prepare, binary)
         rows: list[Any] = await self._shoot(call, timeout, "fetchall")
         return rows
@@ -415,6 +427,10 @@ class AsyncOneShots(Generic[ACT]):
         """Execute a query; return the first column of its first row, or None.
 
         Whatever row factory the connections have. The arguments: as of `execute`.
+
+        Raises:
+            psycopg.ProgrammingError: the statement is done, but it is none that gives
+                rows, or they have no column.
         """
         call = Call(_getframe(1), scalar_row, query, params, prepare, binary)
         return await self._shoot(call, timeout, "fetchone")

@@ -94,8 +94,10 @@ def _refuse(note: Note) -> NoReturn:
 
 def _where(note: Note) -> str:
     # Who has borrowed by `with` has to return it himself, at the end of the block.
-    by_block = not note.returned and note.code is not None
-    how = "by the block at" if by_block else "at"
+    how = "at"
+    if not note.returned and note.code is not None:
+        by_block = note.returned is False
+        how = "by the block at" if by_block else "by what borrowed it at"
     return f"{how} {place(note)}"
 
 
