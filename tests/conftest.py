@@ -25,12 +25,15 @@ _test_numbers = itertools.count(1)
 
 
 @pytest.fixture(autouse=True)
-def _log_level() -> Iterator[None]:
-    """Undo what a framework's logging configuration, as Litestar's, sets for all."""
+def _log_levels() -> Iterator[None]:
+    """Undo what a framework sets for all, as Litestar does, and what the docs show."""
     root = logging.getLogger()
     level = root.level
     yield
     root.setLevel(level)
+    for name, logger in root.manager.loggerDict.items():
+        if name.startswith("edgepool") and isinstance(logger, logging.Logger):
+            logger.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")
