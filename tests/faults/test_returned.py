@@ -7,7 +7,7 @@ import gc
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 
@@ -28,6 +28,7 @@ from support.parity import (
     execute,
     fetch,
     in_event_loop,
+    lend,
     pid,
     result,
     spawn,
@@ -271,6 +272,30 @@ async def test_what_refuses_goes_without_a_word(colour, conninfo):
             del conn
     del pool
     gc.collect()
+
+
+@pytest.mark.parametrize("way", ["a block", "putconn"])
+async def test_who_is_about_to_send_a_statement_does_not_reach_the_next_borrower(
+    server, conninfo, way
+):
+    async with THREADS.pool(conninfo, min_size=1, max_size=1) as pool:
+        async with AsyncExitStack() as stack:
+            if way == "a block":
+                conn = await stack.enter_async_context(entered(pool.connection()))
+            else:
+                conn = await result(pool.getconn())
+                stack.push_async_callback(as_coroutine, pool.putconn, conn)
+            before = pid(conn)
+            # Psycopg has looked at the connection, and has not sent anything yet.
+            conn.lock.acquire()
+
+        assert await lend(pool) != before
+
+        await conserved(pool, server, application_name(conninfo))
+
+
+async def as_coroutine(function, *arguments):
+    await result(function(*arguments))
 
 
 async def test_who_uses_what_was_returned_waits_for_nobody(colour, conninfo):

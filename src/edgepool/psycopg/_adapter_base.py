@@ -176,10 +176,12 @@ class CommonAdapter(Generic[C]):
 
     def is_clean(self, conn: C, /) -> bool:
         """Tell whether the connection can be lent again as it is."""
+        session = session_of(conn)
         return (
-            session_of(conn).pgconn.transaction_status == IDLE
+            session.pgconn.transaction_status == IDLE
             and conn._pipeline is None
             and self._reset is None
+            and not session.is_contended
         )
 
     @property
@@ -379,8 +381,10 @@ class CommonAdapter(Generic[C]):
 
     def _hopeless(self, conn: C) -> bool:
         """Tell whether a returned connection can only be closed."""
-        status = session_of(conn).pgconn.transaction_status
-        if conn._pipeline is not None or status in (ACTIVE, UNKNOWN):
+        session = session_of(conn)
+        status = session.pgconn.transaction_status
+        is_busy = session.is_contended or conn._pipeline is not None
+        if is_busy or status in (ACTIVE, UNKNOWN):
             log.warning(
                 "%s: closing what came back in mid-operation: %s", self._name, conn
             )

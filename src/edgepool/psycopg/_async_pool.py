@@ -126,6 +126,8 @@ class AsyncConnectionPool(
 
     __module__ = "edgepool"
 
+    _is_shared = False  # nothing comes between psycopg's look and what it sends
+
     @takes_dsn
     def __init__(
         self,

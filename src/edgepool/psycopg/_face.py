@@ -95,6 +95,8 @@ class PsycopgFace(Face[C, A]):
     _adapter: CommonAdapter[C]
     _check: Any  # Django's own tests read it
     _keep_idle = True
+    # Whether others may use a connection while it is being returned: threads may.
+    _is_shared = True
     # What is in the way of direct connections, and which way that is.
     _direct_found: tuple[object, Found] | None = None
 

@@ -51,6 +51,7 @@ class Session(Snapshot[C]):
         "close",
         "entry",
         "find",
+        "is_contended",
         "names",
         "new_lock",
         "pgconn",
@@ -92,6 +93,8 @@ class Session(Snapshot[C]):
         self.names: tuple[str, ...] = ()
         self.new_lock = new_lock
         self.close = close
+        # That somebody was in the midst of a statement when it was returned.
+        self.is_contended = False
 
     def settle_in(self, conn: C, entry: Entry[C]) -> None:
         """Make a new connection and its entry known to each other."""

@@ -202,7 +202,7 @@ class Late(Generic[C]):
         finally:
             self._turn.append(None)
         if self._has_ended and self._takes_turn():
-            take_back(self.pool, conn, None)
+            take_back(self.pool, conn, None, locked=True)
 
     def _takes_turn(self) -> bool:
         try:
@@ -237,7 +237,7 @@ class Late(Generic[C]):
         self._kept = self._choices.kept(conn, session)
         self._stand_in = unborrowed_after(session.find)
         self._is_away = True
-        take_back(self.pool, conn, frame, clean=False)
+        take_back(self.pool, conn, frame, clean=False, locked=True)
         for name in self._lent:
             _drop(conn, name)
 

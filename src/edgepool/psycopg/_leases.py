@@ -80,6 +80,7 @@ def take_back(
     conn: C,
     frame: FrameType | None,
     clean: bool | None = None,
+    locked: bool = False,
 ) -> None:
     """Return a lent connection.
 
@@ -88,6 +89,7 @@ def take_back(
         conn: the connection.
         frame: of the call that returns it; None at the end of a block.
         clean: nothing is open on it. None: to be seen.
+        locked: the caller has psycopg's lock.
 
     Raises:
         ValueError: it is not lent by this pool; says where it was returned.
@@ -115,7 +117,11 @@ def take_back(
         clean = clean and pool._returns_clean
         if clean:
             conn.pgconn = session.refusal
-        else:
+        # Whoever takes psycopg's lock from now on is refused. Who has it may be about
+        # to send a statement: another thread, as that of a request that was cancelled.
+        if pool._is_shared and not locked and mine.lock.locked():
+            session.is_contended, clean = True, False
+        if not clean:
             renewed(conn)
     except BaseException:  # interrupted
         entry.resource = conn
