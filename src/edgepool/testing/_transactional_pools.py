@@ -15,6 +15,7 @@ import asyncio
 import os
 import threading
 from _thread import get_ident
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from copy import copy
 from functools import partial
@@ -79,8 +80,8 @@ class _Transactional:
     _plain: type[Any]
     shared_conninfo: Callable[[], Any]
 
-    def _own_kwargs(self, kwargs: Any) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def _own_kwargs(self, kwargs: Any) -> Any: ...
 
     def _share(self, conn: Any) -> SharedSession:
         """Let others use a new connection, in a transaction."""
