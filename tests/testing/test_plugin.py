@@ -25,14 +25,17 @@ CONFTEST = """
 
 @pytest.fixture
 def suite(pytester, server, monkeypatch):
-    """Run a test suite with the plugin, against the shared server."""
+    """Run a test suite with the plugin, against the shared server.
+
+    In a process of its own: here somebody may have imported the plugin already.
+    """
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
 
     def run(test, *options, conftest="", dsn=server.conninfo):
         pytester.makeconftest(CONFTEST + conftest)
         pytester.makeini(f"[pytest]\nfilterwarnings = error\nedgepool_dsn = {dsn}\n")
         pytester.makepyfile(test)
-        return pytester.runpytest_inprocess("-p", "no:cacheprovider", *options)
+        return pytester.runpytest_subprocess("-p", "no:cacheprovider", *options)
 
     return run
 
@@ -152,7 +155,7 @@ def test_what_the_how_to_shows_runs(pytester, monkeypatch):
         (pytester.path / name).write_text(body)
     pytester.syspathinsert()
 
-    done = pytester.runpytest_inprocess("-p", "no:cacheprovider")
+    done = pytester.runpytest_subprocess("-p", "no:cacheprovider")
 
     assert ["shop.py", "conftest.py", "test_shop.py"] == [name for name, _ in files]
     done.assert_outcomes(passed=4)
