@@ -76,7 +76,7 @@ async def test_what_a_pooler_does_not_pass_on_is_told_at_once(colour, bouncer):
     async with colour.pool(conninfo, min_size=1) as pool:
         cause = str(await answer(pool))
 
-    assert "unsupported startup parameter: options" in cause
+    assert "unsupported startup parameter" in cause  # which, differs with releases
     assert "Leave the parameter out, or name it in PgBouncer's" in cause
 
 
