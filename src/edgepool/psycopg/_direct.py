@@ -271,7 +271,7 @@ class DirectConnection(Generic[CT]):
 
     def __init__(
         self,
-        pool: ConnectionPool[CT],
+        pool: PsycopgFace[CT, Any],
         make: Callable[..., ConnectionPool[CT]],
         timeout: float | None,
     ) -> None:
@@ -317,7 +317,7 @@ class AsyncDirectConnection(Generic[ACT]):
 
     def __init__(
         self,
-        pool: AsyncConnectionPool[ACT],
+        pool: PsycopgFace[ACT, Any],
         make: Callable[..., AsyncConnectionPool[ACT]],
         timeout: float | None,
     ) -> None:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from psycopg._connection_base import BaseConnection
 
     from ._async_pool import AsyncConnectionPool
+    from ._face import PsycopgFace
     from ._pool import ConnectionPool
 
 log = logging.getLogger("edgepool.direct")
@@ -190,7 +191,7 @@ class Listener(_Listening):
 
     def __init__(
         self,
-        pool: ConnectionPool[Any],
+        pool: PsycopgFace[Any, Any],
         make: Callable[..., ConnectionPool[Any]],
         channels: tuple[str, ...],
         timeout: float | None,
@@ -270,7 +271,7 @@ class AsyncListener(_Listening):
 
     def __init__(
         self,
-        pool: AsyncConnectionPool[Any],
+        pool: PsycopgFace[Any, Any],
         make: Callable[..., AsyncConnectionPool[Any]],
         channels: tuple[str, ...],
         timeout: float | None,
