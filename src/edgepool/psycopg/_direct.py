@@ -25,7 +25,9 @@ from psycopg_pool.abc import ACT, CT
 from .._adapter import PermanentError
 from .._errors import PoolClosed
 from .._flows import run
-from ._adapter_base import must_be_idle, result_of, session_of
+from ._adapter_base import must_be_idle
+from ._connecting import result_of
+from ._handles import session_of
 from ._session import execute
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from .._core import (
     Settings,
 )
 from .._face import A, Face
-from ._adapter_base import C
 from ._arguments import arguments_from, blamed, dsn_of, validate_direct
+from ._snapshot import C
 
 if TYPE_CHECKING:
     from ._adapter_base import CommonAdapter

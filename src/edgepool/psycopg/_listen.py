@@ -28,7 +28,7 @@ from typing_extensions import Self
 
 from .._errors import ConnectFailed, PoolClosed, PoolTimeout
 from .._flows import run
-from ._adapter_base import result_of
+from ._connecting import result_of
 from ._direct import Step, awaited, blocking, must_not_be_closed, way_past
 from ._forked import is_forked
 from ._leases import take_back

@@ -28,7 +28,6 @@ from psycopg_pool.abc import (
 from .._adapter import Adapter, AsyncAdapter
 from .._core import Nested
 from .._face import A
-from ._adapter_base import C
 from ._arguments import takes_dsn
 from ._async_pool import AsyncConnectionPool
 from ._credentials import AsyncCredentialsProvider, CredentialsProvider
@@ -37,6 +36,7 @@ from ._face import PsycopgFace, own_engine
 from ._pool import ConnectionPool
 from ._pooler import Asked
 from ._role import Role
+from ._snapshot import C
 
 UNLIMITED = sys.maxsize
 
