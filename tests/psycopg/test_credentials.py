@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-import edgepool.psycopg._adapter_base
+import edgepool.psycopg._connecting
 import edgepool.psycopg._credential_sources
 import edgepool.psycopg._credentials
 import edgepool.psycopg._leases
@@ -79,7 +79,7 @@ def later(monkeypatch):
     """Stop the clock of the credentials, and move it: `later(60)`."""
     clock = Clock()
     for module in (
-        edgepool.psycopg._adapter_base,
+        edgepool.psycopg._connecting,
         edgepool.psycopg._credential_sources,
         edgepool.psycopg._credentials,
     ):

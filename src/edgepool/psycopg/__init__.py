@@ -1,12 +1,13 @@
 """The pools for psycopg connections: psycopg_pool's face, edgepool's engine."""
 
-from ._async_pool import AsyncConnectionPool, AsyncNullConnectionPool
+from ._async_pool import AsyncConnectionPool
 from ._credentials import Credential
 from ._direct import AsyncDirectConnection, DirectConnection
 from ._lazy import AsyncLazyLease, LazyLease
 from ._leases import AsyncConnectionLease, ConnectionLease
 from ._listen import AsyncListener, Gap, Listener
-from ._pool import ConnectionPool, NullConnectionPool
+from ._null_pools import AsyncNullConnectionPool, NullConnectionPool
+from ._pool import ConnectionPool
 from ._returned import ConnectionReturned
 
 __all__ = [

@@ -14,20 +14,13 @@ import psycopg
 from psycopg_pool.abc import CT
 
 from .._adapter import PermanentError
-from ._adapter_base import (
-    ASK_AGAIN,
-    IDLE,
-    CommonAdapter,
-    attempted,
-    let_go_of_frames,
-    must_be_idle,
-    resolved,
-    session_of,
-)
+from ._adapter_base import CommonAdapter, must_be_idle
 from ._cancel import send
-from ._handles import pgconn_behind
+from ._connecting import ASK_AGAIN, attempted, let_go_of_frames, resolved
+from ._handles import pgconn_behind, session_of
 from ._leases import take_back
 from ._session import tidied
+from ._states import IDLE
 
 if TYPE_CHECKING:
     from ._credential_sources import BlockingCredentials
@@ -105,7 +98,7 @@ class ConnectionAdapter(CommonAdapter[CT]):
             if mine.pgconn.transaction_status != IDLE:  # of the check, not a borrower's
                 with mine.lock:
                     mine.wait(tidied(mine))
-            self._must_be_placed(mine.pgconn)
+            self.placement.must_hold(mine.pgconn)
 
     def reset(self, conn: CT, /) -> bool:
         """Roll back what is open; clean the session, or run the user's reset."""
@@ -143,8 +136,9 @@ class ConnectionAdapter(CommonAdapter[CT]):
 
     def cancel(self, conn: CT, /) -> None:
         """Have the server end what it is doing for what is to be closed."""
-        pgconn = pgconn_behind(conn)
-        if pgconn is not None and (request := self._take_request(pgconn)) is not None:
+        if (pgconn := pgconn_behind(conn)) is None:
+            return
+        if (request := self._cancellations.take(pgconn)) is not None:
             send(request, pgconn)
 
     def close(self, conn: CT, /) -> None:

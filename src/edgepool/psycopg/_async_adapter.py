@@ -17,21 +17,19 @@ import psycopg
 from psycopg_pool.abc import ACT
 
 from .._adapter import PermanentError
-from ._adapter_base import (
+from ._adapter_base import CommonAdapter, must_be_idle
+from ._cancel import request_cancel, send_async
+from ._connecting import (
     ASK_AGAIN,
-    IDLE,
-    CommonAdapter,
     attempted,
     let_go_of_frames,
-    must_be_idle,
     resolved,
     result_of,
-    session_of,
 )
-from ._cancel import request_cancel, send_async
-from ._handles import pgconn_behind
+from ._handles import pgconn_behind, session_of
 from ._leases import take_back
 from ._session import tidied
+from ._states import IDLE
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn
@@ -113,7 +111,7 @@ class AsyncConnectionAdapter(CommonAdapter[ACT]):
             if mine.pgconn.transaction_status != IDLE:  # of the check, not a borrower's
                 async with mine.lock:
                     await mine.wait(tidied(mine))
-            self._must_be_placed(mine.pgconn)
+            self.placement.must_hold(mine.pgconn)
 
     async def reset(self, conn: ACT, /) -> bool:
         """Roll back what is open; clean the session, or run the user's reset."""
@@ -173,14 +171,14 @@ class AsyncConnectionAdapter(CommonAdapter[ACT]):
             with suppress(psycopg.Error, OSError):
                 await send_async(request, pgconn)
         except BaseException:
-            if (request := request_cancel(pgconn)) is not None:
-                self._requests[pgconn] = request
+            self._cancellations.prepare(pgconn)
             raise
 
     async def cancel(self, conn: ACT, /) -> None:
         """Have the server end what it is doing for what is to be closed."""
-        pgconn = pgconn_behind(conn)
-        if pgconn is not None and (request := self._take_request(pgconn)) is not None:
+        if (pgconn := pgconn_behind(conn)) is None:
+            return
+        if (request := self._cancellations.take(pgconn)) is not None:
             await send_async(request, pgconn)
 
     async def close(self, conn: ACT, /) -> None:

@@ -14,19 +14,20 @@ from contextlib import suppress
 from threading import Thread
 from time import monotonic
 from typing import TYPE_CHECKING, Final, TypeAlias
+from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg import capabilities
-from psycopg.pq import PollingStatus, TransactionStatus
+from psycopg.pq import PollingStatus
 from psycopg.waiting import Wait, wait_conn, wait_conn_async
+
+from ._states import ACTIVE
 
 if TYPE_CHECKING:
     from psycopg.abc import PQGenConn
     from psycopg.pq import abc
 
     Request: TypeAlias = abc.PGcancelConn
-
-ACTIVE: Final = int(TransactionStatus.ACTIVE)
 
 # How long a request may take, in seconds. It is a handshake and 16 bytes; meanwhile the
 # connection holds its place.
@@ -128,3 +129,49 @@ def _twin(pgconn: abc.PGconn) -> socket.socket | None:
         return socket.socket(fileno=os.dup(pgconn.socket))
     except (OSError, psycopg.Error):  # it is closed
         return None
+
+
+def _shut_down(pgconn: abc.PGconn) -> None:
+    if (twin := _twin(pgconn)) is not None:
+        with twin, suppress(OSError):
+            twin.shutdown(socket.SHUT_RDWR)
+
+
+class Cancellations:
+    """The requests of one pool, which are sent before what they are about is closed."""
+
+    def __init__(self) -> None:
+        # Prepared, and not sent yet.
+        self._prepared: WeakKeyDictionary[abc.PGconn, Request] = WeakKeyDictionary()
+
+    def cut_off(self, pgconn: abc.PGconn, *, pooled: bool) -> None:
+        """Shut the socket down, so that whoever waits for the server gets an error.
+
+        Closing the connection instead, while somebody uses it, would free the memory
+        that libpq is working on. What the server is doing is to be ended by what `take`
+        gives then.
+
+        Args:
+            pgconn: the connection.
+            pooled: whether a pooler is in the way, which forgets whom to cancel for
+                when its client goes: it is told first, by nobody who waits here.
+        """
+        request = request_cancel(pgconn)
+        if request is not None and not pooled:
+            self._prepared[pgconn] = request
+        elif request is not None and send_apart(request, pgconn, _shut_down):
+            return
+        _shut_down(pgconn)
+
+    def prepare(self, pgconn: abc.PGconn) -> None:
+        """Prepare the request for a query that goes on though nobody waits for it."""
+        if (request := request_cancel(pgconn)) is not None:
+            self._prepared[pgconn] = request
+
+    def are_due(self, pgconn: abc.PGconn) -> bool:
+        """Tell whether there is one to be sent before the connection is closed."""
+        return pgconn in self._prepared or pgconn.transaction_status == ACTIVE
+
+    def take(self, pgconn: abc.PGconn) -> Request | None:
+        """Return the request that is to be sent, once."""
+        return self._prepared.pop(pgconn, None) or request_cancel(pgconn)

@@ -22,11 +22,12 @@ from weakref import ref
 
 import psycopg
 from psycopg import capabilities, generators
-from psycopg.pq import ConnStatus, ExecStatus
+from psycopg.pq import ExecStatus
 
 from ._liveness import Readable, watch
 from ._pooler import Look, Pooler, Sight
 from ._session import execute
+from ._states import OK
 
 if TYPE_CHECKING:
     from psycopg._connection_base import BaseConnection
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult
 
 log = logging.getLogger("edgepool.pooler")
-
-OK: Final = int(ConnStatus.OK)
 
 # How long others wait for who looks, in seconds. A look is a round trip; who takes
 # longer may be on a network that has fallen silent, and others need not be.

@@ -25,7 +25,9 @@ from psycopg_pool.abc import ACT, CT
 from .._adapter import PermanentError
 from .._errors import PoolClosed
 from .._flows import run
-from ._adapter_base import must_be_idle, result_of, session_of
+from ._adapter_base import must_be_idle
+from ._connecting import result_of
+from ._handles import session_of
 from ._session import execute
 
 if TYPE_CHECKING:
@@ -271,7 +273,7 @@ class DirectConnection(Generic[CT]):
 
     def __init__(
         self,
-        pool: ConnectionPool[CT],
+        pool: PsycopgFace[CT, Any],
         make: Callable[..., ConnectionPool[CT]],
         timeout: float | None,
     ) -> None:
@@ -317,7 +319,7 @@ class AsyncDirectConnection(Generic[ACT]):
 
     def __init__(
         self,
-        pool: AsyncConnectionPool[ACT],
+        pool: PsycopgFace[ACT, Any],
         make: Callable[..., AsyncConnectionPool[ACT]],
         timeout: float | None,
     ) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 from weakref import WeakSet, ref
@@ -24,8 +23,8 @@ from .._core import (
     Settings,
 )
 from .._face import A, Face
-from ._adapter_base import C
 from ._arguments import arguments_from, blamed, dsn_of, validate_direct
+from ._snapshot import C
 
 if TYPE_CHECKING:
     from ._adapter_base import CommonAdapter
@@ -39,9 +38,6 @@ log = logging.getLogger("edgepool.connect")
 # connections at the same time.
 NUM_WORKERS = 3
 MAX_CONNECTING = 10
-
-UNLIMITED = sys.maxsize
-
 
 # What libraries and tests read of psycopg_pool's insides, though it is private.
 READ_BY_OTHERS: dict[str, Callable[[Any], object]] = {
@@ -275,23 +271,6 @@ class PsycopgFace(Face[C, A]):
         for key, value in stats.items():
             self._popped[key] = self._popped.get(key, 0) + value
         return stats
-
-
-class NullFace(PsycopgFace[C, A]):
-    """What is different in a null pool: it keeps nothing that nobody waits for."""
-
-    _keep_idle = False
-
-    def _sizes(self, min_size: int, max_size: int | None) -> tuple[int, int]:
-        if min_size != 0:
-            raise ValueError(f"null pools must have min_size = 0, not {min_size}")
-        return 0, max_size or UNLIMITED
-
-    @property
-    def max_size(self) -> int:
-        """How many connections there are at most; 0 is no limit."""
-        size = super().max_size
-        return 0 if size == UNLIMITED else size
 
 
 def _counters(s: PoolStatistics) -> dict[str, float]:

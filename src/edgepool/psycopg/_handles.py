@@ -17,27 +17,23 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from sys import getrefcount
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 from weakref import ref
 
 from psycopg import BaseConnection
-from psycopg.pq import TransactionStatus
 
 from .._core import Note
 from ._returned import Refusal, refusal_of
-from ._snapshot import ALONE, Snapshot
+from ._snapshot import ALONE, C, Snapshot
+from ._states import ACTIVE
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn
 
     from .._core import Entry, Tether
 
-C = TypeVar("C", bound="BaseConnection[Any]")
-
 # What a pool gives its connections in the place of what their class has.
 OWN = ("_try_cancel",)
-
-ACTIVE = int(TransactionStatus.ACTIVE)
 
 
 class Session(Snapshot[C]):
@@ -136,6 +132,12 @@ class Session(Snapshot[C]):
         names = (*vars(conn), *_slots(type(conn)))
         self.names = tuple(name for name in names if name != "pgconn")
         return False
+
+
+def session_of(conn: C) -> Session[C]:
+    """Return what the pool keeps for a connection."""
+    session: Any = conn._edgepool  # type: ignore[attr-defined]
+    return cast("Session[C]", session)
 
 
 def _slots(cls: type) -> Iterator[str]:

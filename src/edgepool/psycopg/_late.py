@@ -24,11 +24,12 @@ from psycopg.pq import TransactionStatus
 
 from .._core import Note
 from .._places import is_his
-from ._adapter_base import IDLE, UNKNOWN, C, session_of
 from ._forked import is_forked
-from ._handles import moved
+from ._handles import moved, session_of
 from ._leases import borrowed_by_caller, take_back
 from ._returned import Refusal, refusal_of
+from ._snapshot import C
+from ._states import IDLE, UNKNOWN
 from ._unborrowed import CLOSE_CURSOR, LOCAL, Choices, Unborrowed, unborrowed_after
 
 if TYPE_CHECKING:

@@ -16,27 +16,22 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Generic
 
 import psycopg
-from psycopg.pq import TransactionStatus
 from psycopg_pool.abc import ACT, CT
 
 from .._core import Entry, ErrorClass
 from .._drivers.tasks import task_of
 from .._places import note_caller
-from ._adapter_base import OK, C, session_of
 from ._forked import is_forked
-from ._handles import Session, renewed
+from ._handles import Session, renewed, session_of
 from ._returned import Refusal
-from ._snapshot import ALONE
+from ._snapshot import ALONE, C
+from ._states import ACTIVE, IDLE, OK
 from ._unborrowed import Unborrowed
 
 if TYPE_CHECKING:
     from psycopg import BaseConnection
 
     from ._face import PsycopgFace
-
-# Plain ints compare faster than enums.
-IDLE = int(TransactionStatus.IDLE)
-ACTIVE = int(TransactionStatus.ACTIVE)
 
 # How many exceptions are looked through for the one of psycopg that caused them.
 CAUSES = 8

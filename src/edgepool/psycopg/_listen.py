@@ -28,7 +28,7 @@ from typing_extensions import Self
 
 from .._errors import ConnectFailed, PoolClosed, PoolTimeout
 from .._flows import run
-from ._adapter_base import result_of
+from ._connecting import result_of
 from ._direct import Step, awaited, blocking, must_not_be_closed, way_past
 from ._forked import is_forked
 from ._leases import take_back
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from psycopg._connection_base import BaseConnection
 
     from ._async_pool import AsyncConnectionPool
+    from ._face import PsycopgFace
     from ._pool import ConnectionPool
 
 log = logging.getLogger("edgepool.direct")
@@ -190,7 +191,7 @@ class Listener(_Listening):
 
     def __init__(
         self,
-        pool: ConnectionPool[Any],
+        pool: PsycopgFace[Any, Any],
         make: Callable[..., ConnectionPool[Any]],
         channels: tuple[str, ...],
         timeout: float | None,
@@ -270,7 +271,7 @@ class AsyncListener(_Listening):
 
     def __init__(
         self,
-        pool: AsyncConnectionPool[Any],
+        pool: PsycopgFace[Any, Any],
         make: Callable[..., AsyncConnectionPool[Any]],
         channels: tuple[str, ...],
         timeout: float | None,

@@ -10,14 +10,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import psycopg
-from psycopg.pq import ConnStatus, DiagnosticField
+from psycopg.pq import DiagnosticField
+
+from ._states import OK
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult
 
 log = logging.getLogger("edgepool.retire")
 
-OK = int(ConnStatus.OK)  # plain ints compare faster than enums
 FATAL = frozenset((b"FATAL", b"PANIC"))
 
 # How often a socket that stays readable is read: each time takes in 16 kB or more. What

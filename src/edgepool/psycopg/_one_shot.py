@@ -14,7 +14,8 @@ from psycopg.rows import scalar_row
 from psycopg.types import TypeInfo
 from psycopg_pool.abc import ACT, CT
 
-from ._adapter_base import IDLE, session_of
+from ._handles import session_of
+from ._states import IDLE
 
 if TYPE_CHECKING:
     from psycopg import AsyncCursor, Cursor

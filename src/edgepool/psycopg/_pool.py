@@ -1,4 +1,4 @@
-"""ConnectionPool and NullConnectionPool: psycopg_pool's, for threads."""
+"""ConnectionPool: psycopg_pool's, for threads."""
 
 # Private by name, but psycopg's contract with a pool, and the leases' with theirs:
 # pyright: reportPrivateUsage=false
@@ -24,28 +24,25 @@ from psycopg_pool.abc import (
     KwargsParam,
 )
 
-from .._adapter import Adapter
 from .._core import Nested
 from .._sync import Pool
 from ._adapter import ConnectionAdapter
 from ._arguments import takes_dsn
+from ._beside import Beside
 from ._credentials import CredentialsProvider
-from ._direct import DirectConnection
 from ._error_classes import Classify
-from ._face import NullFace, PsycopgFace, own_engine
+from ._face import own_engine
 from ._lazy import LazyLease
 from ._leases import ConnectionLease, lend, take_back
-from ._listen import Listener
 from ._one_shot import OneShots
 from ._pooler import Asked
 from ._role import Role
-from ._switch import move, scout
 
 
 @own_engine
 class ConnectionPool(
     OneShots[CT],
-    PsycopgFace[CT, Adapter[CT]],
+    Beside[CT],
     Pool[CT],
     psycopg_pool.ConnectionPool[CT],
 ):
@@ -263,106 +260,10 @@ class ConnectionPool(
         """
         take_back(self, conn, _getframe(1))
 
-    def direct(self, timeout: float | None = None) -> DirectConnection[CT]:
-        """Return a context manager that connects past the pool, and closes at the end.
-
-        To `direct_conninfo`; without it, to the pool's own. For what needs a session of
-        its own: migrations, advisory locks, COPY. It has the pool's arguments, is
-        configured, and takes no place of the pool, which need not be open. At the end
-        an open transaction is committed, or rolled back on an exception. `close` of the
-        pool neither ends it nor waits for it.
-
-        The first time, a pooler in the way is looked for: one that shares a session
-        among its clients is refused if it is what `direct_conninfo` leads to, and
-        warned of otherwise.
-
-        Args:
-            timeout: how long connecting may take, in seconds. Default: the pool's
-                `timeout`.
-
-        Raises (on entering):
-            PoolTimeout: it took longer.
-            ConnectFailed: it fails, and waiting would not help; or a pooler is in the
-                way.
-            PoolClosed: the pool was closed.
-        """
-        return DirectConnection(self, NullConnectionPool, timeout)
-
-    def listen(self, *channels: str, timeout: float | None = None) -> Listener:
-        """Listen to channels, and return an iterator of what was notified.
-
-        It gives psycopg's `Notify`, and a `Gap` where the connection was lost, and
-        notifications may have been. It has a direct connection of its own, as `direct`
-        has, and gets another one, with back-off, when that is lost. It listens from
-        its first use on, or from where it is entered by `with`.
-        It ends when it is closed, or the pool is.
-
-        Args:
-            channels: their names, as they are: upper case is kept.
-            timeout: how long the first connection may take, in seconds. Default: the
-                pool's `timeout`.
-
-        Raises:
-            TypeError, ValueError: no channel, or a name that cannot be one.
-            PoolClosed: the pool was closed.
-            PoolTimeout, ConnectFailed (at the first use): as `direct`.
-        """
-        return Listener(self, ConnectionPool, channels, timeout)
-
-    def switch(
-        self,
-        conninfo: ConninfoParam | Mapping[str, Any],
-        *,
-        over: float = 30.0,
-        timeout: float | None = None,
-    ) -> None:
-        """Move to another address, without a gap: there first, then away from here.
-
-        As many connections as the pool has, up to `max_connecting`, are opened there
-        and configured, beside those of the pool, and are closed again. If one fails,
-        nothing has changed. Then the pool connects there only, and its connections are
-        replaced as by `drain(over=...)`; that is begun, and not waited for. If the call
-        is interrupted before, nothing has changed either, and what it has opened is
-        closed.
-
-        Args:
-            conninfo: the address, in any form that the constructor takes. Arguments of
-                the pool in it have no effect, and a line in the log says so.
-            over: in how many seconds the connections are replaced, one after the other.
-            timeout: how long they may take, in seconds. Default: the pool's `timeout`.
-
-        Raises:
-            PoolTimeout: they took longer; with the latest error as the cause.
-            ConnectFailed: they fail, and waiting would not help.
-            ValueError: it is no address, or contradicts `role`; or `over` is negative
-                or not finite.
-            PoolClosed: the pool was closed.
-        """
-        timeout = self.timeout if timeout is None else timeout
-        pool = scout(self, ConnectionPool, conninfo, over)
-        with pool:
-            pool.wait(timeout)
-        move(self, conninfo, over)
-
     def close(self, timeout: float = 5.0) -> None:
         """Close the pool; see `Pool.close`. What listens ends at once."""
         self._stop_listeners()
         super().close(timeout)
-
-    # procrastinate calls these for the connection on which it listens, beside the pool.
-    # That has to lead past a pooler.
-
-    def _resolve_conninfo(self) -> str:
-        return self._beside()[0]
-
-    def _resolve_kwargs(self) -> dict[str, Any]:
-        return self._beside()[1]
-
-    def _beside(self) -> tuple[str, dict[str, Any]]:
-        direct = self.direct_conninfo
-        adapter: Any = self._adapter
-        address = self.conninfo if direct is None else direct
-        return cast("tuple[str, dict[str, Any]]", adapter.arguments(address))
 
     @staticmethod
     def check_connection(conn: CT) -> None:
@@ -381,93 +282,5 @@ class ConnectionPool(
                 conn.autocommit = False
 
 
-@own_engine
-class NullConnectionPool(
-    NullFace[CT, Adapter[CT]], ConnectionPool[CT], psycopg_pool.NullConnectionPool[CT]
-):
-    """A pool that keeps no connection: for use in front of an external pooler.
-
-    It bounds how many there are (`max_size`; 0 or None: no limit) and queues borrowers;
-    a returned connection goes to the first who waits, else it is closed. The arguments
-    are those of `ConnectionPool`; `min_size` must be 0.
-    """
-
-    __module__ = "edgepool"
-
-    @takes_dsn
-    def __init__(
-        self,
-        conninfo: ConninfoParam | Mapping[str, Any] = "",
-        *,
-        connection_class: type[CT] = cast("type[CT]", Connection),  # noqa: B008
-        kwargs: KwargsParam | None = None,
-        min_size: int = 0,
-        max_size: int | None = None,
-        open: bool | None = None,
-        configure: ConnectionCB[CT] | None = None,
-        check: ConnectionCB[CT] | None = None,
-        reset: ConnectionCB[CT] | Literal["clean"] | None = None,
-        name: str | None = None,
-        close_returns: bool = False,
-        timeout: float = 30.0,
-        max_waiting: int = 0,
-        max_lifetime: float = 60 * 60.0,
-        max_idle: float = 10 * 60.0,
-        reconnect_timeout: float = 5 * 60.0,
-        reconnect_failed: ConnectFailedCB | None = None,
-        num_workers: int = 3,
-        max_connecting: int | None = None,
-        check_after: float = 0.0,
-        nested: Nested = "error",
-        track_borrows: bool = False,
-        shed_target: float | None = None,
-        shed_interval: float = 1.0,
-        direct_conninfo: ConninfoParam | Mapping[str, Any] | None = None,
-        pooler: Asked = "auto",
-        classify: Classify | None = None,
-        credentials: CredentialsProvider | None = None,
-        expire_with_credentials: bool = False,
-        role: Role = "any",
-    ) -> None:
-        super().__init__(
-            conninfo,
-            connection_class=connection_class,
-            kwargs=kwargs,
-            min_size=min_size,
-            max_size=max_size,
-            open=open,
-            configure=configure,
-            check=check,
-            reset=reset,
-            name=name,
-            close_returns=close_returns,
-            timeout=timeout,
-            max_waiting=max_waiting,
-            max_lifetime=max_lifetime,
-            max_idle=max_idle,
-            reconnect_timeout=reconnect_timeout,
-            reconnect_failed=reconnect_failed,
-            num_workers=num_workers,
-            max_connecting=max_connecting,
-            check_after=check_after,
-            nested=nested,
-            track_borrows=track_borrows,
-            shed_target=shed_target,
-            shed_interval=shed_interval,
-            direct_conninfo=direct_conninfo,
-            pooler=pooler,
-            classify=classify,
-            credentials=credentials,
-            expire_with_credentials=expire_with_credentials,
-            role=role,
-        )
-
-    def wait(self, timeout: float = 30.0) -> None:
-        """Open a connection, to see that it can be done; see `ConnectionPool.wait`."""
-        self._must_be_open()
-        try:
-            with self.connection(timeout):
-                pass
-        except psycopg_pool.PoolTimeout:
-            self.close()
-            raise
+# What is made beside a pool to listen, and to move.
+ConnectionPool._plain_pool = ConnectionPool

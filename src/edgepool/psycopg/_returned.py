@@ -11,7 +11,8 @@ from psycopg.pq import ConnStatus
 
 from .._core import Note
 from .._places import place
-from ._stand_ins import BAD, LOADING, loading, may_load, told
+from ._stand_ins import LOADING, loading, may_load, told
+from ._states import BAD
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn

@@ -7,7 +7,7 @@ parameters that have changed, and libpq keeps them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 from weakref import WeakSet
 
@@ -48,17 +48,25 @@ class Placement:
         role: the pool's argument.
         conninfo: the DSN, or a function that gives it.
         kwargs: further arguments of `connect`, or a function that gives them.
+        leave: called when the server is to be left, once for all that were opened.
 
     Raises:
         ValueError: `role` is none, or something else asks libpq for another one.
     """
 
-    def __init__(self, role: str, conninfo: object, kwargs: object) -> None:
+    def __init__(
+        self,
+        role: str,
+        conninfo: object,
+        kwargs: object,
+        leave: Callable[[], object] = lambda: None,
+    ) -> None:
         if role not in get_args(Role):
             raise ValueError(
                 f"role must be 'primary', 'standby' or 'any', not {role!r}"
             )
         self.role = role
+        self._leave = leave
         # What was opened since the server was last left, if the role matters.
         self._there: WeakSet[PGconn] = WeakSet()
         self.lead_to(conninfo, kwargs)
@@ -94,21 +102,39 @@ class Placement:
         if self.matters:
             self._there.add(pgconn)
 
-    def leave(self, pgconn: PGconn) -> bool:
-        """Take note that a session's server is to be left; False if it was before."""
-        if pgconn not in self._there:
-            return False
-        self._there = WeakSet()
-        return True
-
     def is_misplaced(self, pgconn: PGconn) -> bool:
-        """Tell whether a session's server is known to be another by now."""
+        """Tell whether a session's server is known to be another; if so, leave it."""
         told = pgconn.parameter_status
         # Before each borrow, and `any` would take twice as long.
-        for name, wrong in self._signs:  # noqa: SIM110
+        for name, wrong in self._signs:
             if told(name) == wrong:
+                self._leave_once(pgconn)
                 return True
         return False
+
+    def must_hold(self, pgconn: PGconn) -> None:
+        """Raise if a session's server is known to be another by now; leave it."""
+        if self.is_misplaced(pgconn):
+            raise psycopg.OperationalError(f"the server is no {self.role} any more")
+
+    def took_no_write(
+        self, pgconn: PGconn, *, read_only: bool | None, pooled: bool
+    ) -> None:
+        """Leave a server that has refused to write, if that is its own doing.
+
+        Args:
+            pgconn: the session.
+            read_only: whether the borrower has asked for a session that takes none.
+            pooled: as for `is_to_write`.
+        """
+        was_to = self.is_to_write(pgconn, pooled)
+        if was_to or (was_to is None and not read_only):
+            self._leave_once(pgconn)
+
+    def _leave_once(self, pgconn: PGconn) -> None:
+        if pgconn in self._there:
+            self._there = WeakSet()
+            self._leave()
 
     def is_to_write(self, pgconn: PGconn, pooled: bool) -> bool | None:
         """Tell whether a session that took no write was to take it.

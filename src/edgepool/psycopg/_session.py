@@ -13,16 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 from psycopg import generators
-from psycopg.pq import Escaping, ExecStatus, TransactionStatus
+from psycopg.pq import Escaping, ExecStatus
+
+from ._states import IDLE, INERROR, INTRANS
 
 if TYPE_CHECKING:
     from psycopg._connection_base import BaseConnection
     from psycopg.abc import PQGen
     from psycopg.pq.abc import PGconn, PGresult
-
-IDLE: Final = int(TransactionStatus.IDLE)
-INTRANS: Final = int(TransactionStatus.INTRANS)
-INERROR: Final = int(TransactionStatus.INERROR)
 
 ROLLBACK: Final = b"ROLLBACK"
 

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import psycopg
 from psycopg import pq
 
+from ._states import BAD
+
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn
 
 T = TypeVar("T")
-
-BAD: Final = int(pq.ConnStatus.BAD)
 
 # What is asked for when a value is loaded, with the answer when the session has ended:
 # what psycopg's C code takes for granted then.

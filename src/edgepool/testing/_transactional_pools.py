@@ -31,10 +31,11 @@ from psycopg_pool.abc import ACT, CT
 
 from edgepool import AsyncConnectionPool, ConnectionPool
 from edgepool._places import place
-from edgepool.psycopg._adapter_base import resolved, result_of, session_of
 from edgepool.psycopg._cancel import request_cancel, send
+from edgepool.psycopg._connecting import resolved, result_of
 from edgepool.psycopg._detection import Detection
 from edgepool.psycopg._direct import note_place
+from edgepool.psycopg._handles import session_of
 from edgepool.psycopg._role import Placement
 
 from ._shared_session import SharedSession
