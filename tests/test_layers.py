@@ -169,7 +169,12 @@ def test_only_the_adapter_knows_psycopg(path):
 
 @each_module
 def test_the_threads_know_nothing_of_asyncio(path):
-    if name_of(path) in ("_sync", "_drivers/threads", "_drivers/workers"):
+    if name_of(path) in (
+        "_sync",
+        "_drivers/events",
+        "_drivers/threads",
+        "_drivers/workers",
+    ):
         assert "asyncio" not in packages(path)
 
 

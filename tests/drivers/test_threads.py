@@ -20,7 +20,7 @@ from drivers.world import ThreadWorld
 
 import edgepool
 from edgepool import Pool, PoolTimeout
-from edgepool._drivers import threads, workers
+from edgepool._drivers import events, workers
 from edgepool._drivers.housekeeper import Housekeeper
 from edgepool._drivers.workers import LINGER, Workers
 from edgepool.testing import FakeAdapter, FakeServer
@@ -275,8 +275,8 @@ async def test_a_thread_that_cannot_be_started_costs_no_place(
 
 
 def test_no_thread_is_left_after_close(monkeypatch):
-    monkeypatch.setattr(threads, "housekeeper", Housekeeper())
-    monkeypatch.setattr(threads, "workers", Workers())
+    monkeypatch.setattr(events, "housekeeper", Housekeeper())
+    monkeypatch.setattr(events, "workers", Workers())
     others = own_threads()
     server = FakeServer()
     for _ in range(100):

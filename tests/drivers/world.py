@@ -18,7 +18,7 @@ import inspect
 from drivers.turns import Turns
 
 from edgepool import AsyncPool, Pool
-from edgepool._drivers import base, housekeeper, threads, workers
+from edgepool._drivers import base, events, housekeeper, threads, workers
 from edgepool.testing import (
     AsyncFakeAdapter,
     FakeAdapter,
@@ -188,13 +188,21 @@ class ThreadWorld(World):
     def __init__(self, monkeypatch, dice=None):
         super().__init__()
         self._turns = turns = Turns(dice)
-        modules = (base, threads, workers, housekeeper, _fake_adapters, _fake_server)
+        modules = (
+            base,
+            events,
+            threads,
+            workers,
+            housekeeper,
+            _fake_adapters,
+            _fake_server,
+        )
         for module in modules:
             for name, value in turns.primitives.items():
                 if hasattr(module, name):
                     monkeypatch.setattr(module, name, value)
-        monkeypatch.setattr(threads, "workers", workers.Workers())
-        monkeypatch.setattr(threads, "housekeeper", housekeeper.Housekeeper())
+        monkeypatch.setattr(events, "workers", workers.Workers())
+        monkeypatch.setattr(events, "housekeeper", housekeeper.Housekeeper())
 
     def run(self, test):
         self.server = FakeServer(clock=self._turns.time)

@@ -14,7 +14,7 @@ import pytest
 from soak.sampler import Sampler
 
 from edgepool import ConnectionPool
-from edgepool._drivers import threads
+from edgepool._drivers import events
 from support.conservation import conserved
 from support.interrupt import Interruption, at_every_line
 from support.parity import eventually, run_blocking
@@ -176,7 +176,7 @@ def test_a_worker_may_be_interrupted_at_every_line(stage, settings):
     with stage.pool(configure=lambda conn: None, **settings) as pool:
 
         def scenario(interruption):
-            threads.workers.rest(id(pool._engine))  # others start, to be traced
+            events.workers.rest(id(pool._engine))  # others start, to be traced
             with interruption.in_threads("edgepool-worker"):
                 put_in_a_transaction(pool)
                 put_broken(pool)

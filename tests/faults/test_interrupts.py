@@ -18,7 +18,7 @@ from textwrap import dedent
 import pytest
 
 from edgepool import NestedBorrow, Pool, PoolTimeout
-from edgepool._drivers import threads
+from edgepool._drivers import events
 from edgepool.testing import FakeAdapter, FakeServer
 from support.interrupt import SOURCES, Interruption, at_every_line
 from support.rounds import rounds
@@ -379,7 +379,7 @@ def test_an_open_may_be_interrupted_at_every_line_and_repeated():
 def in_background(name, act, **settings):
     def scenario(interruption):
         stage = Stage(**{"check_after": NEVER} | settings)
-        threads.workers.rest(id(stage.pool._engine))  # others start, to be traced
+        events.workers.rest(id(stage.pool._engine))  # others start, to be traced
         with interruption.in_threads(name):
             act(stage)
         stage.end()

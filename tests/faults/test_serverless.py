@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from edgepool._drivers import base, threads
+from edgepool._drivers import base, events
 from edgepool._drivers.housekeeper import Housekeeper
 from edgepool.testing._processes import wait_until_suspended
 from support.conservation import conserved
@@ -96,7 +96,7 @@ async def test_nothing_is_left_when_nothing_is_borrowed(
     colour, server, conninfo, sessions, monkeypatch
 ):
     # The process's own may be at work for a pool that another test has left open.
-    monkeypatch.setattr(threads, "housekeeper", Housekeeper())
+    monkeypatch.setattr(events, "housekeeper", Housekeeper())
     before = set(threading.enumerate())
     tasks = asyncio.all_tasks() if colour.asynchronous else set()
     pool = colour.NullPool(conninfo, max_size=2)

@@ -17,7 +17,7 @@ from psycopg.conninfo import make_conninfo
 
 import edgepool
 from edgepool import PoolClosed
-from edgepool._drivers import threads
+from edgepool._drivers import events
 from edgepool._drivers.housekeeper import Housekeeper
 from support.parity import (
     borrowed,
@@ -40,7 +40,7 @@ async def test_nothing_is_left_of_a_closed_pool(
     colour, conninfo, sessions, monkeypatch
 ):
     # The process's own may be at work for a pool that another test has left open.
-    monkeypatch.setattr(threads, "housekeeper", Housekeeper())
+    monkeypatch.setattr(events, "housekeeper", Housekeeper())
     before = set(threading.enumerate())
     tasks = asyncio.all_tasks() if colour.asynchronous else set()
     async with colour.pool(conninfo, min_size=4) as pool:

@@ -14,7 +14,7 @@ from psycopg.pq import TransactionStatus
 
 import edgepool
 from edgepool import BorrowedBeforeFork, ConnectFailed, PoolClosed, PoolTimeout
-from edgepool._drivers import threads
+from edgepool._drivers import events, threads
 from edgepool._drivers.housekeeper import Housekeeper
 from support.cancel import at_every_suspension
 from support.forks import Child
@@ -180,7 +180,7 @@ async def test_it_is_made_as_the_pools_are(colour, conninfo):
 
 async def test_no_thread_is_left(colour, conninfo, monkeypatch):
     # The process's own may be at work for a pool that another test has left open.
-    monkeypatch.setattr(threads, "housekeeper", Housekeeper())
+    monkeypatch.setattr(events, "housekeeper", Housekeeper())
     before = set(threading.enumerate())
     pool = colour.Pool(conninfo, min_size=0, max_size=1)
     async with entered(pool.direct()):

@@ -14,7 +14,6 @@ from psycopg.sql import SQL, Identifier
 
 import edgepool
 from edgepool import BorrowedBeforeFork, ConnectFailed, Gap, PoolClosed, PoolTimeout
-from edgepool._drivers import threads
 from edgepool._drivers.housekeeper import Housekeeper
 from support.cancel import at_every_suspension
 from support.forks import Child
@@ -345,7 +344,7 @@ async def test_a_closed_pool_refuses(colour, conninfo):
 
 async def test_no_thread_is_left(pool_that_hears, notify, monkeypatch, ears):
     # The process's own may be at work for a pool that another test has left open.
-    monkeypatch.setattr(threads, "housekeeper", Housekeeper())
+    monkeypatch.setattr("edgepool._drivers.events.housekeeper", Housekeeper())
     before = set(threading.enumerate())
     async with pool_that_hears() as pool, entered(pool.listen("a")) as events:
         ears.terminate()

@@ -17,7 +17,7 @@ import psycopg
 import pytest
 
 import edgepool
-from edgepool._drivers import threads
+from edgepool._drivers import events
 from edgepool._drivers.housekeeper import Housekeeper
 from edgepool._drivers.workers import Workers
 
@@ -152,8 +152,8 @@ def at_every_line(scenario, step=1):
 @pytest.fixture
 def own_background(monkeypatch):
     """Let no thread of another test be in the way; and none complain of its end."""
-    monkeypatch.setattr(threads, "housekeeper", Housekeeper())
-    monkeypatch.setattr(threads, "workers", Workers())
+    monkeypatch.setattr(events, "housekeeper", Housekeeper())
+    monkeypatch.setattr(events, "workers", Workers())
     usual = threading.excepthook
 
     def hook(arguments):

@@ -5,7 +5,8 @@ from ._credentials import Credential
 from ._direct import AsyncDirectConnection, DirectConnection
 from ._lazy import AsyncLazyLease, LazyLease
 from ._leases import AsyncConnectionLease, ConnectionLease
-from ._listen import AsyncListener, Gap, Listener
+from ._listen import AsyncListener, Listener
+from ._listening import Gap
 from ._null_pools import AsyncNullConnectionPool, NullConnectionPool
 from ._pool import ConnectionPool
 from ._returned import ConnectionReturned

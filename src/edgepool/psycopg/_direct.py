@@ -11,57 +11,27 @@ and it takes no place of the pool whose way to the database it uses.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Coroutine
-from enum import Enum, auto
+from collections.abc import Callable
 from sys import _getframe
-from time import monotonic
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import psycopg
 from psycopg_pool.abc import ACT, CT
 
-from .._adapter import PermanentError
 from .._errors import PoolClosed
 from .._flows import run
-from ._adapter_base import must_be_idle
-from ._connecting import result_of
+from ._guard import Guard, Step
 from ._handles import session_of
-from ._session import execute
 
 if TYPE_CHECKING:
     from psycopg._connection_base import BaseConnection
-    from psycopg.abc import PQGen
 
     from ._async_pool import AsyncConnectionPool
     from ._face import PsycopgFace
     from ._leases import AsyncConnectionLease, ConnectionLease
     from ._pool import ConnectionPool
 
-R = TypeVar("R")
 P = TypeVar("P", bound="PsycopgFace[Any, Any]")
-
-log = logging.getLogger("edgepool.direct")
-
-# What tells sessions apart, also those of different servers.
-SESSION: Final = b"SELECT pg_backend_pid(), pg_postmaster_start_time()"
-
-# How long a second connection may take to answer, in seconds: a pooler in session mode
-# that has no session left would let it wait.
-WITNESS: Final = 1.0
-
-Step: TypeAlias = Callable[[Any], Coroutine[Any, Any, None]]
-
-
-class Found(Enum):
-    """What is between here and the server."""
-
-    NOTHING = auto()
-    SOMETHING = auto()
-    """A proxy, or a pooler whose sessions are, as far as was seen, for one client."""
-    SHARED = auto()
-    """A pooler that gives one session to several clients in turn."""
 
 
 def way_past(
@@ -83,7 +53,7 @@ def way_past(
     """
     must_not_be_closed(pool)
     conninfo = pool.direct_conninfo
-    guard = _Guard(pool, conninfo, then)
+    guard = Guard(pool, conninfo, then)
     arguments = {"configure": coloured(guard.configure)}
     if conninfo is not None:
         # What is in the way to an address of its own, the guard finds out.
@@ -138,123 +108,6 @@ def blocking(step: Step) -> Callable[[Any], None]:
 def awaited(step: Step) -> Step:
     """Leave a callback for tasks as it is."""
     return step
-
-
-class _Late(Exception):
-    """There was no answer in time. Not an OSError, which psycopg takes for a loss."""
-
-
-class _Guard:
-    """Sees to it that a direct connection is one, before it is configured."""
-
-    adapter: Any
-
-    def __init__(
-        self, pool: PsycopgFace[Any, Any], conninfo: object, then: Step | None
-    ) -> None:
-        self._pool = pool
-        self._conninfo = conninfo
-        self._then = then
-
-    async def configure(self, conn: BaseConnection[Any]) -> None:
-        """Look at it, once for each pool; then have the user configure it."""
-        pool = self._pool
-        known = pool._direct_found
-        if known is not None and known[0] is self._conninfo:
-            self._judge(known[1])
-        else:
-            found = await self._look(conn)
-            self._judge(found)
-            self._warn(found)
-            pool._direct_found = self._conninfo, found
-        configure = pool._adapter._configure
-        if configure is not None:
-            await result_of(configure(conn))
-            must_be_idle(conn, "configure", configure)
-        if self._then is not None:
-            await self._then(conn)
-
-    def _judge(self, found: Found) -> None:
-        # Behind a proxy that is no pooler the numbers differ as well: there the address
-        # may be as direct as they come.
-        if found is not Found.SHARED:
-            return
-        if self._conninfo is not None:
-            raise psycopg.ProgrammingError(
-                "direct_conninfo leads to a pooler in transaction mode,"
-                " and not to the database itself"
-            )
-        if self._then is not None:
-            raise psycopg.ProgrammingError(
-                "through a pooler in transaction mode nothing can be heard:"
-                " the pool needs direct_conninfo, the database's own address"
-            )
-
-    def _warn(self, found: Found) -> None:
-        if found is Found.NOTHING:
-            return
-        if self._conninfo is not None:
-            log.warning(
-                "%s: direct_conninfo leads to something in front of the database; if"
-                " that is a pooler, it has to be in session mode",
-                self._pool.name,
-            )
-        else:
-            log.warning(
-                "%s: there is something in front of the database, and no"
-                " direct_conninfo: what needs a session may not work",
-                self._pool.name,
-            )
-
-    async def _look(self, conn: BaseConnection[Any]) -> Found:
-        mine = await _session(conn, _served_by(conn))
-        if mine is None or mine[0] == conn.pgconn.backend_pid:
-            return Found.NOTHING
-        # Whether the session is for this client only is seen beside a second one.
-        try:
-            witness: BaseConnection[Any] = await self.adapter.connect()
-        except (psycopg.Error, PermanentError):
-            return Found.SOMETHING
-        try:
-            its = await _session(witness, _within(_served_by(witness), WITNESS))
-        except (_Late, psycopg.Error):
-            return Found.SOMETHING
-        finally:
-            await self.adapter.close(witness)
-        return Found.SHARED if its == mine else Found.SOMETHING
-
-
-async def _session(
-    conn: BaseConnection[Any], question: PQGen[tuple[int, bytes]]
-) -> tuple[int, bytes] | None:
-    """Return who serves a connection; None if the server does not know itself."""
-    try:
-        answer: tuple[int, bytes] = await result_of(cast("Any", conn).wait(question))
-    except psycopg.OperationalError:
-        raise
-    except psycopg.Error:
-        return None
-    return answer
-
-
-def _served_by(conn: BaseConnection[Any]) -> PQGen[tuple[int, bytes]]:
-    (answer,) = yield from execute(conn.pgconn, SESSION)
-    return int(answer.get_value(0, 0) or 0), answer.get_value(0, 1) or b""
-
-
-def _within(question: PQGen[R], seconds: float) -> PQGen[R]:
-    """Give up on a question; psycopg's waits look up ten times a second."""
-    until = monotonic() + seconds
-    try:
-        wait = next(question)
-        while True:
-            ready = yield wait
-            if not ready and monotonic() >= until:
-                raise _Late
-            wait = question.send(ready)
-    except StopIteration as stop:
-        answer: R = stop.value
-        return answer
 
 
 def note_place(conn: BaseConnection[Any], frame: FrameType) -> None:

@@ -28,7 +28,7 @@ from ._snapshot import C
 
 if TYPE_CHECKING:
     from ._adapter_base import CommonAdapter
-    from ._direct import Found
+    from ._guard import Found
 
 Cls = TypeVar("Cls", bound=type)
 
