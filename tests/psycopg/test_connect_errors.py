@@ -22,14 +22,9 @@ import pytest
 
 from edgepool._core import PERMANENT
 from edgepool.psycopg import _sqlstate_probe
-from edgepool.psycopg._connect_errors import (
-    MOST_PROBES,
-    ConnectErrors,
-    is_permanent,
-    sqlstate_of,
-)
+from edgepool.psycopg._connect_errors import MOST_PROBES, ConnectErrors
 from edgepool.psycopg._refusals import ENGLISH
-from edgepool.psycopg._sqlstate_probe import probe, probe_async, sqlstate_probe_gen
+from edgepool.psycopg._sqlstate_probe import ask, deciding, wait, wait_async
 from edgepool.testing import PostgresServer
 from support import parity
 from support.parity import run_blocking
@@ -46,6 +41,26 @@ STARTING_UP = ("57P03", "das Datenbanksystem startet")
 traces_refusals = pytest.mark.skipif(
     sys.platform != "linux", reason="libpq traces refusals on Linux only"
 )
+
+
+def is_permanent(error: BaseException) -> bool | None:
+    """Judge by what is known from the start."""
+    return ConnectErrors().is_permanent(error)
+
+
+def sqlstate_of(error: BaseException) -> str | None:
+    """Give what is known from the start."""
+    return ConnectErrors().sqlstate_of(error)
+
+
+def probe(conninfo: str, timeout: float) -> str | None:
+    """Make one more attempt, and give the SQLSTATE that it has seen."""
+    return deciding(wait(ask(conninfo, timeout), {}).values())
+
+
+async def probe_async(conninfo: str, timeout: float) -> str | None:
+    """Make one more attempt; see `probe`."""
+    return deciding((await wait_async(ask(conninfo, timeout), {})).values())
 
 
 class FakeServer:
@@ -968,7 +983,7 @@ def test_an_attempt_is_finished_at_once(
     probe(fake.conninfo, 10)
     fake.says_nothing()
     probe(fake.conninfo, 0.1)
-    given_up = sqlstate_probe_gen(fake.conninfo, 10)
+    given_up = ask(fake.conninfo, 10)
     next(given_up)
     given_up.close()
 
@@ -998,7 +1013,7 @@ def test_the_trace_has_no_name_and_is_gone_afterwards(
         names = [os.readlink(link) for link in links if os.path.islink(link)]
         return [name for name in names if name.startswith(str(tmp_path))]
 
-    attempt = sqlstate_probe_gen(fake.conninfo, 10)
+    attempt = ask(fake.conninfo, 10)
     next(attempt)
 
     assert 1 == len(open_files())

@@ -43,21 +43,14 @@ class CommonAdapter(Connecting[C]):
     """The parts of both adapters that do not wait.
 
     Args:
-        conninfo: the DSN, or a callable that gives it.
-        connection_class: what to call `connect` on.
-        kwargs: arguments of `connect`, or a callable that gives them.
         configure: called with a new connection.
         check: called with a connection before it is lent.
         reset: called with a connection that was returned; or "clean".
-        pooler: what is in front of the server; "auto": that is to be found out.
-        classify: tells what an error means, if that is not what the table says.
-        credentials: gives what to connect with.
-        expire_with_credentials: whether a connection is replaced when they expire.
-        role: which role the server is to have.
+
+    The others are those of `Connecting`.
 
     Raises:
-        ValueError: `reset`, `pooler` or `role` is another string; or something else
-            asks libpq for another role.
+        ValueError: `reset` is another string; or as `Connecting`.
         TypeError: what is to be called cannot be; says which argument, and its value.
     """
 

@@ -64,28 +64,6 @@ MOST_PROBES: Final = 64
 Meaning = Callable[[str], "str | None"]
 
 
-def is_permanent(error: BaseException) -> bool | None:
-    """Tell whether waiting is useless after this failure to connect.
-
-    Args:
-        error: What `connect` raised, or a callable of the user that it needed.
-
-    Returns:
-        True or False if the error itself tells. None if only the server's SQLSTATE
-        could tell: it refused, with a text that is not known here.
-    """
-    return _judge(error, english)
-
-
-def sqlstate_of(error: BaseException) -> str | None:
-    """Return the SQLSTATE behind a failure to connect, or None if it is not known.
-
-    Of several hosts that failed differently, one whose SQLSTATE is not permanent goes
-    first; a permanent one is returned only if it holds for all.
-    """
-    return _decide(error, english)
-
-
 class ConnectErrors:
     """Judges failures to connect, and remembers what the server's texts mean.
 
@@ -143,7 +121,7 @@ class ConnectErrors:
 
     def _class_of(self, error: BaseException) -> ErrorClass:
         kind = CLASSES.get(self.sqlstate_of(error) or "", ErrorClass.ORDINARY)
-        if kind not in PERMANENT and _judge(error, self._meaning):
+        if kind not in PERMANENT and self.is_permanent(error):
             return ErrorClass.FAIL_FAST
         return kind
 
@@ -173,8 +151,25 @@ class ConnectErrors:
             shown = re.sub(r"host '[^']*@", "host '...@", text)
         return error if shown == text else type(error)(shown, pgconn=error.pgconn)
 
+    def is_permanent(self, error: BaseException) -> bool | None:
+        """Tell whether waiting is useless after this failure; makes no attempt.
+
+        Args:
+            error: What `connect` raised, or a callable of the user that it needed.
+
+        Returns:
+            True or False if that is known. None if only the server's SQLSTATE could
+            tell: it refused, with a text that is not known so far.
+        """
+        return _judge(error, self._meaning)
+
     def sqlstate_of(self, error: BaseException) -> str | None:
-        """Return the SQLSTATE, also of a text that was learned; makes no attempt."""
+        """Return the SQLSTATE, also of a text that was learned; makes no attempt.
+
+        None if it is not known. Of several hosts that failed differently, one whose
+        SQLSTATE is not permanent goes first; a permanent one is returned only if it
+        holds for all.
+        """
         return _decide(error, self._meaning)
 
     def _meaning(self, text: str) -> str | None:
@@ -189,7 +184,7 @@ class ConnectErrors:
             return None
         if not isinstance(error, psycopg.Error):
             return None
-        if _judge(error, self._meaning) is not None:
+        if self.is_permanent(error) is not None:
             return None
         for failure in failures_of(error):
             for text in failure.refusals:

@@ -53,7 +53,7 @@ class Found(Enum):
     """A pooler that gives one session to several clients in turn."""
 
 
-class _Late(Exception):
+class _NoAnswer(Exception):
     """There was no answer in time. Not an OSError, which psycopg takes for a loss."""
 
 
@@ -130,7 +130,7 @@ class Guard:
             return Found.SOMETHING
         try:
             its = await _session(witness, _within(_served_by(witness), WITNESS))
-        except (_Late, psycopg.Error):
+        except (_NoAnswer, psycopg.Error):
             return Found.SOMETHING
         finally:
             await self.adapter.close(witness)
@@ -163,7 +163,7 @@ def _within(question: PQGen[R], seconds: float) -> PQGen[R]:
         while True:
             ready = yield wait
             if not ready and monotonic() >= until:
-                raise _Late
+                raise _NoAnswer
             wait = question.send(ready)
     except StopIteration as stop:
         answer: R = stop.value

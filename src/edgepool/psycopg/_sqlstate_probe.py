@@ -48,8 +48,8 @@ _TRACED: Final = re.compile(
 )
 
 
-def sqlstate_probe_gen(conninfo: str, timeout: float) -> PQGenConn[str | None]:
-    """Connect once more, to see the SQLSTATE; like `psycopg.generators.connect`.
+def ask(conninfo: str, timeout: float) -> PQGenConn[Mapping[str, str]]:
+    """Connect once more, to see SQLSTATEs; like `psycopg.generators.connect`.
 
     Yields what to wait for. The caller has to come back now and then, with nothing
     ready, for the timeout to be noticed. Whatever happens, also when the generator is
@@ -58,27 +58,11 @@ def sqlstate_probe_gen(conninfo: str, timeout: float) -> PQGenConn[str | None]:
     libpq goes through several hosts in its own way, which is not psycopg's: name one.
 
     Returns:
-        The SQLSTATE the server refused with. None if it did not refuse (it is not
-        there, does not answer in time, or let us in), and where libpq does not tell:
-        it traces on Linux only, and refusals during authentication only since
+        What the server said, each text with its SQLSTATE. Nothing if it did not refuse
+        (it is not there, does not answer in time, or let us in), and where libpq does
+        not tell: it traces on Linux only, and refusals during authentication only since
         libpq 18.
     """
-    answers = yield from ask(conninfo, timeout)
-    return deciding(answers.values())
-
-
-def probe(conninfo: str, timeout: float) -> str | None:
-    """Run `sqlstate_probe_gen`; block for about `timeout` seconds at most."""
-    return wait(sqlstate_probe_gen(conninfo, timeout), None)
-
-
-async def probe_async(conninfo: str, timeout: float) -> str | None:
-    """Run `sqlstate_probe_gen`; suspend for about `timeout` seconds at most."""
-    return await wait_async(sqlstate_probe_gen(conninfo, timeout), None)
-
-
-def ask(conninfo: str, timeout: float) -> PQGenConn[Mapping[str, str]]:
-    # Returns what the server said to this attempt, each text with its SQLSTATE.
     if sys.platform != "linux":
         return {}
     deadline = monotonic() + timeout

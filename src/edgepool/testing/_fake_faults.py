@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from threading import Condition
 
 from ._fake_session import FakeSession, Operation, Script
+from ._wire import FULL, STARTING
 
 
 class FakeFaults:
@@ -58,14 +59,13 @@ class FakeFaults:
     @contextmanager
     def full(self) -> Generator[None, None, None]:
         """Have no room for one more session; those that there are go on."""
-        with self.reject_connections("53300", "sorry, too many clients already"):
+        with self.reject_connections(*FULL):
             yield
 
     @contextmanager
     def restart(self) -> Generator[None, None, None]:
         """End all sessions, and refuse connects until the end of the block."""
-        starting = "the database system is starting up"
-        with self.reject_connections("57P03", starting):
+        with self.reject_connections(*STARTING):
             self.kill()
             yield
 

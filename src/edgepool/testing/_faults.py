@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from ._proxy import Proxy, farewell
-from ._wire import problem
+from ._proxy import Proxy
+from ._wire import FULL, STARTING, problem
 
 
 class Faults:
@@ -99,7 +99,7 @@ class Faults:
     @contextmanager
     def full(self) -> Generator[None, None, None]:
         """Let the server have no room for one more connection; others go on."""
-        with self.reject_connections("53300", "sorry, too many clients already"):
+        with self.reject_connections(*FULL):
             yield
 
     @contextmanager
@@ -108,10 +108,9 @@ class Faults:
 
         With the words that PostgreSQL has for it. It is up at the end of the block.
         """
-        starting = "the database system is starting up"
-        with self.reject_connections("57P03", starting):
+        with self.reject_connections(*STARTING):
             why = "terminating connection due to administrator command"
-            self._proxy.say(*farewell("57P01", why))
+            self._proxy.say(*problem("57P01", why))
             self._proxy.cut()
             yield
 

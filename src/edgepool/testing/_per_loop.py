@@ -36,9 +36,7 @@ class PoolPerLoop(Generic[P]):
 
     def __init__(self, make: Callable[[], P]) -> None:
         self._make = make
-        self._kept: dict[
-            asyncio.AbstractEventLoop, tuple[P, AsyncGenerator[None, None]]
-        ] = {}
+        self._kept: dict[asyncio.AbstractEventLoop, tuple[P, Keeper]] = {}
 
     def __call__(self) -> P:
         """Return the pool of the running loop.

@@ -258,11 +258,11 @@ class Proxy:
         for link in list(self._links):
             link.end()
 
-    def say(self, kind: str, body: bytes) -> None:
+    def say(self, kind: bytes, body: bytes) -> None:
         """Say something to all clients, in the server's name."""
         for link in list(self._links):
             with suppress(OSError):
-                link.say(message(kind.encode(), body))
+                link.say(message(kind, body))
 
     def close(self) -> None:
         """End everything and wait until it has ended."""
@@ -319,19 +319,3 @@ def _reject(client: socket.socket, rejection: tuple[bytes, bytes]) -> None:
                 break
             client.sendall(b"N")
         client.sendall(message(*rejection))
-
-
-def parameter_status(name: str, value: str) -> tuple[str, bytes]:
-    """Make the message that tells of a changed parameter, for `Proxy.say`."""
-    return "S", name.encode() + b"\0" + value.encode() + b"\0"
-
-
-def notice(text: str) -> tuple[str, bytes]:
-    """Make a message that a client may ignore, for `Proxy.say`."""
-    return "N", b"SNOTICE\0VNOTICE\0C00000\0M" + text.encode() + b"\0\0"
-
-
-def farewell(sqlstate: str, text: str) -> tuple[str, bytes]:
-    """Make the message with which a server ends a session, for `Proxy.say`."""
-    fields = f"SFATAL\0VFATAL\0C{sqlstate}\0M{text}\0\0"
-    return "E", fields.encode()

@@ -20,6 +20,10 @@ CANCEL_REQUEST: Final = 80877102
 # The protocol's major version 3, minor version 0.
 VERSION: Final = 3 << 16
 
+# The SQLSTATE and the text with which a server refuses a session.
+FULL: Final = "53300", "sorry, too many clients already"
+STARTING: Final = "57P03", "the database system is starting up"
+
 
 def message(kind: bytes, body: bytes = b"") -> bytes:
     """Write a message."""
