@@ -20,7 +20,6 @@ from psycopg_pool.abc import ACT, CT
 
 from .._errors import PoolClosed
 from .._flows import run
-from ._guard import Guard, Step
 from ._handles import session_of
 
 if TYPE_CHECKING:
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
     from ._async_pool import AsyncConnectionPool
     from ._face import PsycopgFace
+    from ._guard import Step
     from ._leases import AsyncConnectionLease, ConnectionLease
     from ._pool import ConnectionPool
 
@@ -51,6 +51,9 @@ def way_past(
     Raises:
         PoolClosed: the pool was closed.
     """
+    # Here, so that it costs who has no direct connection no import.
+    from ._guard import Guard
+
     must_not_be_closed(pool)
     conninfo = pool.direct_conninfo
     guard = Guard(pool, conninfo, then)

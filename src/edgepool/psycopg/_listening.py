@@ -27,13 +27,14 @@ from .._errors import ConnectFailed, PoolClosed, PoolTimeout
 from ._connecting import result_of
 from ._direct import must_not_be_closed, way_past
 from ._forked import is_forked
-from ._guard import Step
 from ._session import execute
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from psycopg._connection_base import BaseConnection
+
+    from ._guard import Step
 
 log = logging.getLogger("edgepool.direct")
 
