@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 # connection holds its place.
 CANCEL_WITHIN: Final = 1.0
 
-# How often a wait looks up for the deadline, in seconds. psycopg's figure.
+# How often a wait looks up for a deadline and for Ctrl-C, in seconds. psycopg's figure.
 GLANCE: Final = 0.1
 
 

@@ -19,6 +19,7 @@ from psycopg.pq import ConnStatus, PGconn, PollingStatus, Trace
 from psycopg.waiting import Wait, wait_conn, wait_conn_async
 
 from .._core import PERMANENT
+from ._cancel import GLANCE
 from ._error_classes import CLASSES
 from ._refusals import read
 
@@ -31,9 +32,6 @@ R = TypeVar("R")
 PERMANENT_SQLSTATES: Final = frozenset(
     sqlstate for sqlstate, kind in CLASSES.items() if kind in PERMANENT
 )
-
-# How often a wait looks up for a deadline and for Ctrl-C, in seconds. psycopg's figure.
-GLANCE: Final = 0.1
 
 _FLAGS: Final = Trace.SUPPRESS_TIMESTAMPS | Trace.REGRESS_MODE
 
