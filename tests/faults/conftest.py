@@ -11,27 +11,10 @@ import pytest
 from support import tls
 from support.interrupt import own_background
 from support.pg import application_name
-from support.pg_fixtures import (
-    bouncer,
-    colour,
-    guarded,
-    proxy,
-    pytest_pyfunc_call,
-    role,
-    sessions,
-)
+from support.pg_fixtures import *  # noqa: F403, pytest finds them by their names
 from support.programs import IN_TIME, environment
 
-__all__ = [
-    "bouncer",
-    "colour",
-    "guarded",
-    "own_background",
-    "proxy",
-    "pytest_pyfunc_call",
-    "role",
-    "sessions",
-]
+__all__ = ["own_background"]
 
 
 @pytest.fixture(scope="session")

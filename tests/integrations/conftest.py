@@ -1,21 +1,3 @@
 """What tests of one colour and then the other ask for; see `support.pg_fixtures`."""
 
-from support.pg_fixtures import (
-    bouncer,
-    colour,
-    guarded,
-    proxy,
-    pytest_pyfunc_call,
-    role,
-    sessions,
-)
-
-__all__ = [
-    "bouncer",
-    "colour",
-    "guarded",
-    "proxy",
-    "pytest_pyfunc_call",
-    "role",
-    "sessions",
-]
+from support.pg_fixtures import *  # noqa: F403, pytest finds them by their names

@@ -1,6 +1,6 @@
 """Threads and tasks, the server's view of a test's sessions, and a proxy before it.
 
-For the conftest of whoever tests against a real server.
+For the conftest of whoever tests against a real server: all that `__all__` names.
 """
 
 from __future__ import annotations
@@ -16,6 +16,16 @@ import pytest
 from support.pg import COLOURS, Sessions, application_name
 from support.pg_proxy import Proxy
 from support.pgbouncer import PgBouncer
+
+__all__ = [
+    "bouncer",
+    "colour",
+    "guarded",
+    "proxy",
+    "pytest_pyfunc_call",
+    "role",
+    "sessions",
+]
 
 _numbers = itertools.count(1)
 

@@ -8,9 +8,7 @@ import pytest
 
 from edgepool.testing import AsyncTransactionalPool, TransactionalPool
 from support.parity import entered
-from support.pg_fixtures import bouncer, colour, pytest_pyfunc_call, sessions
-
-__all__ = ["bouncer", "colour", "pytest_pyfunc_call", "sessions"]
+from support.pg_fixtures import *  # noqa: F403, pytest finds them by their names
 
 _numbers = itertools.count(1)
 
