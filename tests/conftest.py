@@ -25,12 +25,13 @@ _test_numbers = itertools.count(1)
 
 
 @pytest.fixture(autouse=True)
-def _log_levels() -> Iterator[None]:
+def _logging_as_before() -> Iterator[None]:
     """Undo what a framework sets for all, as Litestar does, and what the docs show."""
     root = logging.getLogger()
-    level = root.level
+    level, handlers = root.level, [*root.handlers]
     yield
     root.setLevel(level)
+    root.handlers[:] = handlers
     for name, logger in root.manager.loggerDict.items():
         if name.startswith("edgepool") and isinstance(logger, logging.Logger):
             logger.setLevel(logging.NOTSET)

@@ -277,6 +277,8 @@ async def test_a_thread_that_cannot_be_started_costs_no_place(
 def test_no_thread_is_left_after_close(monkeypatch):
     monkeypatch.setattr(events, "housekeeper", Housekeeper())
     monkeypatch.setattr(events, "workers", Workers())
+    monkeypatch.setattr(workers, "PATIENCE", PATIENCE)
+    gc.collect()  # pools of other tests, which would begin to end in this one
     others = own_threads()
     server = FakeServer()
     for _ in range(100):

@@ -402,7 +402,7 @@ async def test_requests_that_are_cancelled_at_any_time_leave_nothing(
 
     async def one(asking):
         answering = asyncio.ensure_future(asking.get("/ask"))
-        await asyncio.sleep(dice.random() * 0.03)
+        await asyncio.sleep(dice.random() * patience)
         answering.cancel()
         try:
             ended[(await answering).status_code] += 1
@@ -410,9 +410,13 @@ async def test_requests_that_are_cancelled_at_any_time_leave_nothing(
             ended["cancelled"] += 1
 
     made.get(ask)
+    patience = 0.03
     async with client(made.app) as asking:
         for _ in range(20):
+            answered = ended[200]
             await asyncio.gather(*(one(asking) for _ in range(10)))
+            if ended[200] == answered:  # it takes longer where much else is going on
+                patience *= 2
         await conserved(made.pool, server, application_name(conninfo))
 
     assert {200, "cancelled"} == set(ended)

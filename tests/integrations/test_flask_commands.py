@@ -24,7 +24,8 @@ def run(app, *arguments):
 
 
 @pytest.fixture
-def app(conninfo):
+def app(conninfo, monkeypatch):
+    monkeypatch.setenv("FLASK_RUN_FROM_CLI", "true")  # as Flask does, and leaves it
     made = Flask("web")
     made.config.update(DATABASE_URL=conninfo, EDGEPOOL_MIN_SIZE=1)
     yield made

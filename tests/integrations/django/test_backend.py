@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 import threading
+import time
 from contextlib import nullcontext, suppress
 from functools import partial
 from types import ModuleType
@@ -292,6 +293,16 @@ def test_a_time_zone_that_somebody_has_set_is_put_right(database):
     assert "Asia/Tokyo" == ask(alias, "show timezone")
 
 
+@pytest.fixture
+def own_time_zone():
+    """Put the process's time zone back, which Django sets with its own, and leaves."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("TZ", os.environ.get("TZ", ""))
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("own_time_zone")
 def test_another_time_zone_does_not_close_the_pool(database):
     alias = database(pool={"max_size": 1, "timeout": 5})
     pool, first = connections[alias].pool, ask(alias)
