@@ -9,12 +9,10 @@ import asyncio
 import threading
 
 import pytest
-from drivers.world import call
+from drivers.world import DEAD, call
 
 from edgepool import AsyncPool, Pool, PoolTimeout
 from edgepool.testing import AsyncFakeAdapter, FakeAdapter, FakeServer, run_jumping
-
-DEAD = ConnectionResetError("it is dead")
 
 
 @pytest.fixture

@@ -9,15 +9,13 @@ from itertools import count
 from random import Random
 
 import pytest
-from drivers.world import TaskWorld
+from drivers.world import DEAD, TaskWorld
 
 from edgepool import AsyncPool, PoolTimeout, _face
 from edgepool._core import Waiter
 from edgepool.testing import AsyncFakeAdapter, FakeServer, JumpingLoop, run_jumping
 
 with_tasks = pytest.mark.parametrize("world", [TaskWorld], indirect=True, ids=["tasks"])
-
-DEAD = ConnectionResetError("it is dead")
 
 
 # --- cancellation ---------------------------------------------------------------------

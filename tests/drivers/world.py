@@ -28,6 +28,11 @@ from edgepool.testing import (
     run_jumping,
 )
 
+DEAD = ConnectionResetError("it is dead")
+
+# Connects that run side by side start a millisecond apart.
+STAGGERED = 0.01
+
 
 async def call(method, *arguments, **named):
     """Call a method of a pool; with tasks, await it."""
@@ -54,6 +59,11 @@ def run_blocking(coroutine):
     finally:
         coroutine.close()
     raise RuntimeError("a test of threads tried to suspend")
+
+
+async def hold_all(world, pool):
+    """Borrow as many as there may be."""
+    return [await world.borrow(pool) for _ in range(pool.max_size)]
 
 
 class Held:

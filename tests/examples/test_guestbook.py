@@ -6,7 +6,6 @@ import csv
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ import psycopg
 import pytest
 
 from edgepool.testing._address import release_port, reserve_port
+from support.parity import poll_until
 
 if TYPE_CHECKING:
     from edgepool.testing import PostgresServer
@@ -76,10 +76,7 @@ def visitor(database: str) -> Iterator[httpx.Client]:
     assert 0 == gunicorn.wait(PATIENCE)
 
     release_port(port)
-    deadline = time.monotonic() + PATIENCE
-    while of_guestbook(database):
-        assert time.monotonic() < deadline, "a session is left"
-        time.sleep(0.01)
+    poll_until(lambda: not of_guestbook(database), otherwise="a session is left")
 
 
 def of_guestbook(database: str) -> int:

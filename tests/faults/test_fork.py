@@ -28,6 +28,7 @@ from support.parity import (
     eventually,
     execute,
     fetch,
+    in_and_out,
     lend,
     pid,
     result,
@@ -191,22 +192,17 @@ async def stream_on(cursor):
     return list(cursor.stream("select 1"))
 
 
-async def in_block(manager):
-    async with entered(manager):
-        pass
-
-
 USES = {
     "execute": lambda conn, cursor, named: execute(conn, "select 1"),
     "commit": lambda conn, cursor, named: conn.commit(),
     "rollback": lambda conn, cursor, named: conn.rollback(),
     "info": lambda conn, cursor, named: conn.info,
-    "transaction": lambda conn, cursor, named: in_block(conn.transaction()),
-    "pipeline": lambda conn, cursor, named: in_block(conn.pipeline()),
+    "transaction": lambda conn, cursor, named: in_and_out(conn.transaction()),
+    "pipeline": lambda conn, cursor, named: in_and_out(conn.pipeline()),
     "autocommit": lambda conn, cursor, named: set_autocommit(conn, True),
     "a cursor": lambda conn, cursor, named: cursor.execute("select 1"),
     "executemany": lambda conn, cursor, named: cursor.executemany("select 1", [[], []]),
-    "copy": lambda conn, cursor, named: in_block(cursor.copy("copy t from stdin")),
+    "copy": lambda conn, cursor, named: in_and_out(cursor.copy("copy t from stdin")),
     "stream": lambda conn, cursor, named: stream_on(cursor),
     "a server-side cursor": lambda conn, cursor, named: named.fetchone(),
 }

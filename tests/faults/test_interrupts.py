@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from textwrap import dedent
 
 import pytest
@@ -21,6 +22,7 @@ from edgepool import NestedBorrow, Pool, PoolTimeout
 from edgepool._drivers import events
 from edgepool.testing import FakeAdapter, FakeServer
 from support.interrupt import SOURCES, Interruption, at_every_line
+from support.parity import poll_until
 from support.rounds import rounds
 
 pytestmark = [
@@ -37,12 +39,8 @@ PATIENCE = 2.0
 NEVER = float("inf")
 
 
-def eventually(predicate, what=""):
-    deadline = time.monotonic() + PATIENCE
-    while not predicate():
-        assert time.monotonic() < deadline, what() if callable(what) else what
-        # Whatever the pool could tell by an event is a line that is interrupted.
-        time.sleep(0.0005)
+# Whatever the pool could tell by an event is a line that is interrupted.
+until = partial(poll_until, within=PATIENCE)
 
 
 def conserved(pool):
@@ -53,7 +51,7 @@ def conserved(pool):
         s = pool.statistics()
         return s.waiting == s.in_use == 0 and s.size == s.idle
 
-    eventually(at_rest, lambda: str(pool.statistics()))
+    until(at_rest, otherwise=lambda: str(pool.statistics()))
     leases = [pool.borrow(PATIENCE) for _ in range(pool.max_size)]
     sessions = {lease.__enter__() for lease in leases}
 
@@ -61,7 +59,7 @@ def conserved(pool):
 
     for lease in leases:
         lease.__exit__()
-    eventually(at_rest, lambda: str(pool.statistics()))
+    until(at_rest, otherwise=lambda: str(pool.statistics()))
 
 
 class Stage:
@@ -101,7 +99,7 @@ class Stage:
         return leases
 
     def waiting(self, count):
-        eventually(lambda: self.pool.statistics().waiting == count)
+        until(lambda: self.pool.statistics().waiting == count)
 
     def interrupted(self, act, interruption):
         """Do something that is interrupted, unless it has not so many lines."""
@@ -195,7 +193,7 @@ def test_a_borrow_that_waits_may_be_interrupted_at_every_line():
         done = threading.Event()
 
         def give_back_when_somebody_waits():
-            eventually(lambda: done.is_set() or stage.pool.statistics().waiting)
+            until(lambda: done.is_set() or stage.pool.statistics().waiting)
             lease.__exit__()
 
         stage.other(give_back_when_somebody_waits)
@@ -245,9 +243,9 @@ def test_who_waits_behind_an_interrupted_borrower_is_served():
         done = threading.Event()
 
         def give_back():
-            eventually(lambda: done.is_set() or stage.pool.statistics().waiting)
+            until(lambda: done.is_set() or stage.pool.statistics().waiting)
             stage.other(lambda: lend(stage.pool))
-            eventually(lambda: done.is_set() or stage.pool.statistics().waiting == 2)
+            until(lambda: done.is_set() or stage.pool.statistics().waiting == 2)
             lease.__exit__()
 
         stage.other(give_back)
@@ -392,7 +390,7 @@ def test_a_worker_may_be_interrupted_at_every_line_of_a_return(soil):
     def act(stage):
         lend(stage.pool, soil)
         # Not before it has been at it, and nobody but the collector knows of the lost.
-        eventually(lambda: gc.collect() * 0 or stage.pool.statistics().idle)
+        until(lambda: gc.collect() * 0 or stage.pool.statistics().idle)
 
     assert in_background("edgepool-worker", act, max_size=1) > 20
 
@@ -400,7 +398,7 @@ def test_a_worker_may_be_interrupted_at_every_line_of_a_return(soil):
 def test_a_worker_may_be_interrupted_at_every_line_of_a_connect():
     def act(stage):
         stage.other(lambda: lend(stage.pool))
-        eventually(lambda: gc.collect() * 0 or stage.pool.statistics().idle)
+        until(lambda: gc.collect() * 0 or stage.pool.statistics().idle)
 
     assert in_background("edgepool-worker", act, min_size=0, max_size=1) > 20
 
@@ -414,7 +412,7 @@ def test_the_housekeeper_may_be_interrupted_at_every_line():
 
         stage.pool.max_idle = 0.003
         lend(stage.pool)
-        eventually(is_empty)
+        until(is_empty)
         stage.pool.max_idle = 100.0
 
     assert in_background("edgepool-housekeeper", act, min_size=0) > 10

@@ -29,7 +29,7 @@ from support.parity import (
     run_blocking,
     spawn,
 )
-from support.pg import application_name, borrow_error, size
+from support.pg import application_name, borrow_error, is_async, size
 from support.profile import GUARD, GUARD_OF_A_RETURN
 
 
@@ -78,7 +78,7 @@ async def stream(conn):
     # A first row that is too long to be kept back by the server.
     slow = "select repeat('x', 100000), pg_sleep(60 * n) from generate_series(0, 1) n"
     conn.leftover = rows = conn.cursor().stream(slow)
-    if isinstance(conn, psycopg.AsyncConnection):
+    if is_async(conn):
         await rows.__anext__()
     else:
         next(rows)

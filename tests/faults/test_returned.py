@@ -27,6 +27,7 @@ from support.parity import (
     eventually,
     execute,
     fetch,
+    in_and_out,
     in_event_loop,
     lend,
     pid,
@@ -34,7 +35,14 @@ from support.parity import (
     spawn,
     waiter,
 )
-from support.pg import THREADS, application_name, at_rest, set_autocommit
+from support.pg import (
+    THREADS,
+    application_name,
+    at_rest,
+    class_beside,
+    is_async,
+    set_autocommit,
+)
 
 UTC = timezone.utc
 
@@ -54,16 +62,13 @@ USES = {
     ),
     "prepare_threshold": lambda conn, cursor: setattr(conn, "prepare_threshold", 1),
     "adapters": lambda conn, cursor: conn.adapters.register_loader(23, None),
-    "transaction": lambda conn, cursor: within(conn.transaction()),
-    "pipeline": lambda conn, cursor: within(conn.pipeline()),
-    "a cursor's copy": lambda conn, cursor: within(cursor.copy("copy t from stdin")),
+    "transaction": lambda conn, cursor: in_and_out(conn.transaction()),
+    "pipeline": lambda conn, cursor: in_and_out(conn.pipeline()),
+    "a cursor's copy": lambda conn, cursor: in_and_out(
+        cursor.copy("copy t from stdin")
+    ),
     "a cursor's stream": lambda conn, cursor: all_of(cursor.stream("select 1")),
 }
-
-
-async def within(manager):
-    async with entered(manager):
-        pass
 
 
 async def all_of(rows):
@@ -446,14 +451,6 @@ async def test_what_configure_has_set_is_what_is_put_back(colour, conninfo):
             assert conn.autocommit
 
 
-def asynchronous(conn):
-    return isinstance(conn, psycopg.AsyncConnection)
-
-
-def cursor_class(conn, kind):
-    return getattr(psycopg, f"Async{kind}" if asynchronous(conn) else kind)
-
-
 def hear_nothing(news):
     raise AssertionError(news)
 
@@ -467,10 +464,10 @@ ATTRIBUTES = {
     "deferrable": lambda conn: conn.set_deferrable(True),
     "row_factory": lambda conn: setattr(conn, "row_factory", dict_row),
     "cursor_factory": lambda conn: setattr(
-        conn, "cursor_factory", cursor_class(conn, "ClientCursor")
+        conn, "cursor_factory", class_beside(conn, "ClientCursor")
     ),
     "server_cursor_factory": lambda conn: setattr(
-        conn, "server_cursor_factory", cursor_class(conn, "RawServerCursor")
+        conn, "server_cursor_factory", class_beside(conn, "RawServerCursor")
     ),
     "prepare_threshold": lambda conn: setattr(conn, "prepare_threshold", None),
     "prepared_max": lambda conn: setattr(conn, "prepared_max", 0),
@@ -543,7 +540,7 @@ async def test_what_is_set_after_the_return_reaches_nobody(colour, conninfo, nam
 async def test_a_block_that_nobody_ended_does_not_bind_the_next(colour, conninfo):
     async with colour.pool(conninfo, min_size=1) as pool:
         async with entered(pool.connection()) as conn:
-            if asynchronous(conn):
+            if is_async(conn):
                 await psycopg.AsyncTransaction(conn).__aenter__()
             else:
                 psycopg.Transaction(conn).__enter__()

@@ -2,5 +2,6 @@
 
 from support.interrupt import own_background
 from support.pg_fixtures import *  # noqa: F403, pytest finds them by their names
+from support.refused import fake, nobody, start_fake
 
-__all__ = ["own_background"]
+__all__ = ["fake", "nobody", "own_background", "start_fake"]

@@ -8,15 +8,14 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from psycopg.conninfo import conninfo_to_dict
 
 from edgepool.testing._address import HOST, release_port, reserve_port
-from support.parity import PATIENCE
+from support.parity import PATIENCE, poll_until
 
 SITE = Path(__file__).parents[1] / "integrations" / "django" / "site"
 
@@ -108,10 +107,10 @@ class Site:
 
 
 def eventually_served(ask):
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
+    """Give the status of a server that may have to start first."""
+
+    def status():
+        with suppress(OSError, ValueError):  # ends in the midst of an answer
             return ask("status")
-        except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+
+    return poll_until(status)

@@ -10,6 +10,7 @@ import gc
 import linecache
 import sys
 import threading
+from _thread import start_new_thread
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,9 +18,10 @@ import psycopg
 import pytest
 
 import edgepool
-from edgepool._drivers import events
+from edgepool._drivers import events, threads
 from edgepool._drivers.housekeeper import Housekeeper
 from edgepool._drivers.workers import Workers
+from support.parity import poll_until
 
 PACKAGE = str(Path(edgepool.__file__).parent)
 REACHED = (PACKAGE, str(Path(psycopg.__file__).parent))
@@ -161,8 +163,24 @@ def own_background(monkeypatch):
             usual(arguments)
 
     monkeypatch.setattr(threading, "excepthook", hook)
+    telling = []
+
+    def start_to_tell(function, arguments):
+        def tell():
+            try:
+                function(*arguments)
+            finally:
+                telling.remove(tell)
+
+        telling.append(tell)
+        start_new_thread(tell, ())
+
+    monkeypatch.setattr(threads, "start_new_thread", start_to_tell)
     # What there is already is not looked at again, a thousand times.
     gc.collect()
     gc.freeze()
     yield
     gc.unfreeze()
+    # What was dropped here is not told of in another test.
+    gc.collect()
+    poll_until(lambda: not telling)

@@ -127,6 +127,12 @@ async def entered(manager):
             yield value
 
 
+async def in_and_out(manager):
+    """Enter a context manager of either colour, and leave it at once."""
+    async with entered(manager):
+        pass
+
+
 @asynccontextmanager
 async def borrowed(pool, count):
     """Hold so many connections of a pool, in the order in which they were lent."""
@@ -175,14 +181,30 @@ async def pause(seconds):
         time.sleep(seconds)  # noqa: ASYNC251, there is no loop that it could block
 
 
-async def eventually(predicate, within=PATIENCE):
-    """Poll until the predicate holds, and give what it gave."""
+async def eventually(predicate, within=PATIENCE, otherwise="it never comes"):
+    """Poll until the predicate holds, and give what it gave.
+
+    If it does not, fail with what `otherwise` says, or gives if it is a function.
+    """
     deadline = time.monotonic() + within
     while not (value := predicate()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {within} seconds: {predicate}")
+        _be_in_time(deadline, otherwise)
         await pause(0.005)
     return value
+
+
+def poll_until(predicate, within=PATIENCE, otherwise="it never comes"):
+    """Do the same, and block: also in an event loop."""
+    deadline = time.monotonic() + within
+    while not (value := predicate()):
+        _be_in_time(deadline, otherwise)
+        time.sleep(0.001)
+    return value
+
+
+def _be_in_time(deadline, otherwise):
+    if time.monotonic() > deadline:
+        raise AssertionError(otherwise() if callable(otherwise) else otherwise)
 
 
 async def stat(pool, name, value, within=PATIENCE):
@@ -191,13 +213,10 @@ async def stat(pool, name, value, within=PATIENCE):
     def now():
         return pool.get_stats().get(name, 0)
 
-    deadline = time.monotonic() + within
-    while now() != value:
-        if time.monotonic() > deadline:
-            raise AssertionError(
-                f"{name} is {now()}, not {value}, for {within} seconds"
-            )
-        await pause(0.005)
+    def otherwise():
+        return f"{name} is {now()}, not {value}, for {within} seconds"
+
+    await eventually(lambda: now() == value, within, otherwise)
 
 
 class _Thread:

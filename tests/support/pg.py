@@ -18,13 +18,14 @@ from psycopg.conninfo import conninfo_to_dict
 
 from edgepool._core import PROBE_AFTER
 from support.parity import (
-    PATIENCE,
     Flavour,
     entered,
     eventually,
     execute,
+    fetch,
     in_event_loop,
     pause,
+    poll_until,
     result,
     spawn,
 )
@@ -90,11 +91,10 @@ def hung_up(*pids):
 
     A session leaves pg_stat_activity before that. The servers run on this machine.
     """
-    deadline = time.monotonic() + PATIENCE
     for pid in pids:
-        while _exists(pid):
-            assert time.monotonic() < deadline, f"process {pid} does not end"
-            time.sleep(0.001)
+        poll_until(
+            lambda pid=pid: not _exists(pid), otherwise=f"process {pid} does not end"
+        )
 
 
 def _exists(pid):
@@ -147,8 +147,17 @@ async def past_grace():
     await pause(2 * PROBE_AFTER)
 
 
+def is_async(conn):
+    return isinstance(conn, psycopg.AsyncConnection)
+
+
+def class_beside(conn, kind):
+    """Give psycopg's class of a kind, as "ClientCursor" is, for such a connection."""
+    return getattr(psycopg, f"Async{kind}" if is_async(conn) else kind)
+
+
 async def set_autocommit(conn, value):
-    if isinstance(conn, psycopg.AsyncConnection):
+    if is_async(conn):
         await conn.set_autocommit(value)
     else:
         conn.autocommit = value
@@ -156,6 +165,10 @@ async def set_autocommit(conn, value):
 
 def idle(pool):
     return pool.get_stats()["pool_available"]
+
+
+def in_use(pool):
+    return pool.statistics().in_use
 
 
 def size(pool):
@@ -168,11 +181,7 @@ async def at_rest(pool, number):
     def resting():
         return (idle(pool), size(pool)) == (number, number)
 
-    deadline = time.monotonic() + PATIENCE
-    while not resting():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"no rest: {pool.statistics()}")
-        await pause(0.005)
+    await eventually(resting, otherwise=lambda: f"no rest: {pool.statistics()}")
 
 
 class Load:
@@ -220,6 +229,13 @@ async def load(pool, workers, query="select 1", hold=0.0):
         busy.stopped = True
         for worker in spawned:
             await worker
+
+
+async def one(conn):
+    """Run a statement, and leave nothing open."""
+    value = await fetch(conn, "select 1")
+    await result(conn.commit())
+    return value
 
 
 async def more(busy, number):

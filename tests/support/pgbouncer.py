@@ -12,7 +12,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from pathlib import Path
 
 import psycopg
@@ -21,7 +20,7 @@ from psycopg.rows import dict_row
 from edgepool.testing._address import HOST, release_port, reserve_port
 from edgepool.testing._binaries import find_account, make_directory
 from edgepool.testing._processes import spawn, wait_until_suspended
-from support.parity import PATIENCE
+from support.parity import poll_until
 
 WHERE = "EDGEPOOL_PGBOUNCER"
 
@@ -114,12 +113,13 @@ class PgBouncer:
             cwd="/",
             start_new_session=True,
         )
-        deadline = time.monotonic() + PATIENCE
-        while not self._answers():
-            log = self._log.read_text()
-            assert self._process.poll() is None, f"PgBouncer did not start:\n{log}"
-            assert time.monotonic() < deadline, f"PgBouncer is not ready:\n{log}"
-            time.sleep(0.005)
+        poll_until(
+            lambda: self._process.poll() is not None or self._answers(),
+            otherwise=lambda: f"PgBouncer is not ready:\n{self._log.read_text()}",
+        )
+        assert self._process.poll() is None, (
+            f"PgBouncer did not start:\n{self._log.read_text()}"
+        )
 
     @property
     def pid(self):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import time
 from contextlib import contextmanager
 
 import psycopg
 
 from edgepool.testing import PostgresServer
-from support.parity import PATIENCE
+from support.parity import poll_until
 
 HBA = """
     local all all trust
@@ -46,10 +45,10 @@ class Pair:
     def _catch_up(self):
         ((goal,),) = execute(self.primary, "select pg_current_wal_lsn()")
         query = f"select pg_last_wal_replay_lsn() >= '{goal}'"
-        deadline = time.monotonic() + PATIENCE
-        while execute(self.standby, query) != [(True,)]:
-            assert time.monotonic() < deadline, "the standby does not catch up"
-            time.sleep(0.01)
+        poll_until(
+            lambda: execute(self.standby, query) == [(True,)],
+            otherwise="the standby does not catch up",
+        )
 
 
 def execute(server, query):

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 
 from edgepool.testing import PostgresServer, PostgresServerError
 from edgepool.testing._binaries import find_bin_dir
+from support.parity import poll_until
 
 Start = Callable[..., PostgresServer]
 
@@ -24,13 +24,6 @@ def ask(conninfo: str, query: str) -> object:
     with psycopg.connect(conninfo) as connection:
         row = connection.execute(query).fetchone()
         return row[0] if row else None
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
 
 
 def test_it_listens_where_it_says(server: PostgresServer) -> None:
@@ -333,7 +326,7 @@ def test_it_ends_soon_after_a_killed_parent() -> None:
 
         parent.send_signal(signal.SIGKILL)
 
-        wait_until(lambda: not Path(directory).exists())
+        poll_until(lambda: not Path(directory).exists())
         assert not _is_running(int(pid))
 
 

@@ -12,16 +12,9 @@ import pytest
 
 from edgepool.testing._address import HOST
 from support.django_site import TABLE, Site, eventually_served
-from support.parity import PATIENCE
+from support.parity import poll_until
 
 NOWHERE = 1  # a port at which nobody listens
-
-
-def eventually(condition):
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def reloaded(ask, source, before):
@@ -38,7 +31,7 @@ def reloaded(ask, source, before):
             os.utime(source)
         return eventually_served(ask)["process"] != before
 
-    eventually(has_reloaded)
+    poll_until(has_reloaded)
 
 
 @pytest.fixture
@@ -76,7 +69,7 @@ def test_runserver_reloads_and_leaves_no_session_behind(site, sessions):
         assert (0, 0, 0) == (said["in_use"], said["leaked"], said["errors"])
         assert said["size"] == sessions.count <= 3
 
-    eventually(lambda: sessions.count == 0)
+    poll_until(lambda: sessions.count == 0)
 
 
 def test_coroutines_under_uvicorn_leave_no_connection_behind(site, sessions):
@@ -89,7 +82,7 @@ def test_coroutines_under_uvicorn_leave_no_connection_behind(site, sessions):
                 client.sendall(b"GET /slow HTTP/1.1\r\nHost: here\r\n\r\n")
         with ThreadPoolExecutor(8) as executor:
             list(executor.map(ask, ["add", "count", "slow", "threads"] * 10))
-        eventually(lambda: ask("status")["in_use"] == 0)
+        poll_until(lambda: ask("status")["in_use"] == 0)
         said = ask("status")
 
         assert (0, 0) == (said["leaked"], said["errors"])
