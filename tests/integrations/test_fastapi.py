@@ -457,14 +457,6 @@ def test_only_a_pool_of_connections_is_taken(what):
         Borrowed(what)
 
 
-def test_without_fastapi_the_error_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "fastapi", None)
-    monkeypatch.delitem(sys.modules, "edgepool.fastapi")
-
-    with pytest.raises(ImportError, match=r"pip install 'edgepool\[fastapi\]'"):
-        importlib.import_module("edgepool.fastapi")
-
-
 @pytest.mark.parametrize("version", ["0.118.0", "0.120.4"])
 def test_a_fastapi_that_would_hold_it_for_too_long_is_refused(monkeypatch, version):
     monkeypatch.setattr(fastapi, "__version__", version)

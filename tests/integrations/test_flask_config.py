@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import subprocess
-import sys
 
 import psycopg
 import pytest
@@ -226,24 +223,3 @@ def test_two_pools_never_read_the_same_key(names, key):
 def test_a_name_can_be_part_of_a_key(name):
     with pytest.raises(ValueError, match=f"name must be a letter.*not {name!r}"):
         EdgePool(name=name)
-
-
-# --- imports --------------------------------------------------------------------------
-
-
-def test_without_flask_the_import_says_what_to_install(monkeypatch):
-    for module in [m for m in sys.modules if m.startswith("edgepool.flask")]:
-        monkeypatch.delitem(sys.modules, module)
-    monkeypatch.setitem(sys.modules, "flask", None)
-
-    with pytest.raises(ImportError, match=r'pip install "edgepool\[flask\]"'):
-        importlib.import_module("edgepool.flask")
-
-
-def test_the_pool_itself_does_without_flask():
-    program = "import edgepool, sys; print({'flask', 'click'} & {*sys.modules})"
-    run = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-
-    assert "set()" == run.stdout.strip()

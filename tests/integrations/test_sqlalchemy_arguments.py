@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-
 import pytest
 import sqlalchemy as sa
 from psycopg.conninfo import conninfo_to_dict
@@ -336,24 +332,3 @@ def test_a_pool_instance(colour, conninfo):
     assert pid(made) == pid(made)
     assert made.pool.edge is pool
     closed(pool)
-
-
-# --- importing ------------------------------------------------------------------------
-
-
-def test_without_sqlalchemy_the_import_says_what_to_install(monkeypatch):
-    for name in [n for n in sys.modules if n.startswith("edgepool.sqlalchemy")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
-
-    with pytest.raises(ImportError, match=r"pip install 'edgepool\[sqlalchemy\]'"):
-        __import__("edgepool.sqlalchemy")
-
-
-def test_edgepool_itself_does_not_import_it():
-    program = "import edgepool, sys, json; print(json.dumps(list(sys.modules)))"
-    found = subprocess.run(
-        [sys.executable, "-c", program], check=True, capture_output=True, text=True
-    )
-
-    assert "sqlalchemy" not in json.loads(found.stdout)

@@ -6,9 +6,6 @@ All of this is FastAPI's too.
 from __future__ import annotations
 
 import asyncio
-import importlib
-import subprocess
-import sys
 from contextlib import asynccontextmanager
 
 import httpx
@@ -212,23 +209,3 @@ async def test_a_websocket_is_told_to_come_again(conninfo):
 def test_when_to_come_again_is_a_number_of_seconds(value):
     with pytest.raises(ValueError, match=f"whole number of at least 0, not {value!r}"):
         add_exception_handlers(Starlette(), retry_after=value)
-
-
-# what is imported
-
-
-def test_without_starlette_the_error_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "starlette.applications", None)
-    monkeypatch.delitem(sys.modules, "edgepool.starlette")
-
-    with pytest.raises(ImportError, match=r"pip install 'edgepool\[starlette\]'"):
-        importlib.import_module("edgepool.starlette")
-
-
-def test_edgepool_itself_needs_neither():
-    script = "import edgepool, sys; print({'starlette', 'fastapi'} & {*sys.modules})"
-    ran = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    )
-
-    assert "set()\n" == ran.stdout

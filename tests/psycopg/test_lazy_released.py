@@ -21,8 +21,6 @@ from support.parity import (
 )
 from support.pg import application_name, at_rest, error_of, in_use, one, set_autocommit
 
-# --- given back in between ------------------------------------------------------------
-
 
 async def test_what_is_released_is_for_others(colour, conninfo):
     async with colour.pool(conninfo, min_size=1, timeout=1.0) as pool:

@@ -34,3 +34,11 @@ def run_program(name, *arguments, **variables):
     assert done.returncode == 0, done.stderr
 
     return done.stdout
+
+
+def run_code(code):
+    """Run a program given by its text; give what it prints."""
+    command = [sys.executable, "-c", code]
+    return subprocess.run(
+        command, env=environment(), capture_output=True, text=True, check=True
+    ).stdout
