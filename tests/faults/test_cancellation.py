@@ -289,14 +289,19 @@ async def real_idle(pool, sessions):
     await use(pool, "select 1")
 
 
-async def real_wait(pool, sessions):
+async def wait_with(pool, work):
+    """Have something wait for a connection, for as long as there is none."""
     async with pool.connection(), pool.connection() as conn:
-        waiting = asyncio.ensure_future(use(pool, "select 1"))
+        waiting = asyncio.ensure_future(work())
         await conn.execute("select pg_sleep(0.002)")
     try:
         await waiting
     finally:
         await asyncio.wait([waiting])
+
+
+async def real_wait(pool, sessions):
+    await wait_with(pool, lambda: use(pool, "select 1"))
 
 
 async def real_rollback(pool, sessions):
@@ -350,13 +355,7 @@ async def real_lazy(pool, sessions):
 
 
 async def real_lazy_wait(pool, sessions):
-    async with pool.connection(), pool.connection() as conn:
-        waiting = asyncio.ensure_future(real_lazy(pool, sessions))
-        await conn.execute("select pg_sleep(0.002)")
-    try:
-        await waiting
-    finally:
-        await asyncio.wait([waiting])
+    await wait_with(pool, lambda: real_lazy(pool, sessions))
 
 
 async def real_lazy_after_a_wait(pool, sessions):

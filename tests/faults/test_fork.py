@@ -257,9 +257,10 @@ async def test_a_fork_in_mid_configure(colour, conninfo, server):
         await result(conn.commit())
 
     parent = os.getpid()
-    async with colour.pool(
-        conninfo, min_size=1, configure=colour.callback(configure)
-    ) as pool:
+    configure = colour.callback(configure)
+    # The fork may come before the block has begun.
+    pool = colour.Pool(conninfo, open=False, min_size=1, configure=configure)
+    async with entered(pool):
         backend = await lend(pool)
 
         assert await children[0].outcome() != backend

@@ -54,23 +54,18 @@ class Made:
     def get(self, function):
         """Have the path of a coroutine function's name be served by it."""
         self.app.get(f"/{function.__name__}")(endpoint(self.kind, function))
+        return function
+
+    async def status(self, path):
+        """Ask once; tell how that was answered when all was over."""
+        async with client(self.app) as asking:
+            answer = await asking.get(path)
+            await at_rest(self.pool, 1)
+        return answer.status_code
 
     @property
     def in_use(self):
         return self.pool.statistics().in_use
-
-
-@pytest.fixture
-def table(admin, conninfo):
-    """A table of the test's own, with a check at the commit; gives its name."""
-    name = conninfo.rpartition("=")[2].replace("-", "_")
-    admin.execute(f"create table {name} (n int unique deferrable initially deferred)")
-    yield name
-    admin.execute(f"drop table {name}")
-
-
-def rows(admin, table):
-    return [n for (n,) in admin.execute(f"select n from {table} order by n")]
 
 
 # returned early
@@ -97,7 +92,7 @@ async def test_it_is_back_before_a_streamed_body_begins(made):
     assert [1, 0] == held
 
 
-async def test_it_is_committed_before_the_answer_begins(made, admin, table):
+async def test_it_is_committed_before_the_answer_begins(made, rows, table):
     Conn, seen = made.Conn, []
 
     async def add(conn: Conn):
@@ -109,7 +104,7 @@ async def test_it_is_committed_before_the_answer_begins(made, admin, table):
 
         async def __call__(self, scope, receive, send):
             async def watched(message):
-                seen.append((message["type"], rows(admin, table), made.in_use))
+                seen.append((message["type"], rows(), made.in_use))
                 await send(message)
 
             await self.app(scope, receive, watched)
@@ -122,20 +117,16 @@ async def test_it_is_committed_before_the_answer_begins(made, admin, table):
     assert ("http.response.start", [1], 0) == seen[0]
 
 
-async def test_what_the_commit_raises_is_an_error_of_the_request(made, admin, table):
+async def test_what_the_commit_raises_is_an_error_of_the_request(made, rows, table):
     Conn = made.Conn
 
+    @made.get
     async def add(conn: Conn):
         await execute(conn, f"insert into {table} values (1), (1)")
         return "done"
 
-    made.get(add)
-    async with client(made.app) as asking:
-        answer = await asking.get("/add")
-        await at_rest(made.pool, 1)
-
-    assert 500 == answer.status_code
-    assert [] == rows(admin, table)
+    assert 500 == await made.status("/add")
+    assert [] == rows()
 
 
 async def test_it_is_back_before_background_tasks(made):
@@ -164,7 +155,7 @@ async def test_it_is_back_before_background_tasks(made):
 
 
 @pytest.mark.parametrize("error", [HTTPException(409), ValueError("no")], ids=repr)
-async def test_an_exception_rolls_back(made, admin, table, error):
+async def test_an_exception_rolls_back(made, rows, table, error):
     Conn = made.Conn
 
     async def add(conn: Conn):
@@ -177,23 +168,19 @@ async def test_an_exception_rolls_back(made, admin, table, error):
         await at_rest(made.pool, 1)
 
     assert getattr(error, "status_code", 500) == answer.status_code
-    assert [] == rows(admin, table)
+    assert [] == rows()
 
 
-async def test_an_answer_that_cannot_be_made_rolls_back(made, admin, table):
+async def test_an_answer_that_cannot_be_made_rolls_back(made, rows, table):
     Conn = made.Conn
 
+    @made.get
     async def add(conn: Conn) -> int:
         await execute(conn, f"insert into {table} values (1)")
         return "not a number"
 
-    made.get(add)
-    async with client(made.app) as asking:
-        answer = await asking.get("/add")
-        await at_rest(made.pool, 1)
-
-    assert 500 == answer.status_code
-    assert [] == rows(admin, table)
+    assert 500 == await made.status("/add")
+    assert [] == rows()
 
 
 # borrowed late
@@ -266,12 +253,12 @@ async def test_all_parameters_of_a_request_share_one(made):
     assert answer.json() is True
 
 
-async def test_a_dependency_with_an_end_may_use_it_there(made, admin, table):
+async def test_a_dependency_with_an_end_may_use_it_there(made, rows, table):
     Conn = made.Conn
 
     async def audited(conn: Conn):
         yield
-        await fetch(conn, f"insert into {table} values (2) returning n")
+        await fetch(conn, f"insert into {table} values (2) returning x")
 
     def audited_in_thread(conn: Conn):
         yield
@@ -287,7 +274,7 @@ async def test_a_dependency_with_an_end_may_use_it_there(made, admin, table):
     async with client(made.app) as asking:
         await asking.get("/add")
 
-    assert [1, 2] == rows(admin, table)
+    assert [1, 2] == rows()
 
 
 async def test_a_request_may_use_several_pools(made, conninfo):

@@ -12,7 +12,6 @@ from flask import Flask, abort, stream_with_context
 
 from edgepool import ConnectionReturned, NestedBorrow, NullConnectionPool, PoolTimeout
 from edgepool.flask import EdgePool
-from support.pg import application_name
 
 IN_TIME = 30.0
 
@@ -34,21 +33,6 @@ def make_app(conninfo, table):
     for app in made:
         for _, pool in app.extensions.get("edgepool", ()):
             pool.close()
-
-
-@pytest.fixture
-def table(admin, conninfo):
-    """A table of the test's own; `insert` and `rows` are about it."""
-    name = f'"{application_name(conninfo)}"'
-    admin.execute(f"create table {name} (x int unique deferrable initially deferred)")
-    yield name
-    admin.execute(f"drop table {name}")
-
-
-@pytest.fixture
-def rows(admin, table):
-    """Give what has been committed, as a new list each time."""
-    return lambda: [x for (x,) in admin.execute(f"select x from {table} order by x")]
 
 
 @pytest.fixture

@@ -84,13 +84,10 @@ async def test_it_is_back_before_a_streamed_body_begins(pool):
     assert [0, 1, 0] == held
 
 
-async def test_an_exception_rolls_back(pool, admin, conninfo):
-    name = conninfo.rpartition("=")[2].replace("-", "_")
-    admin.execute(f"create table {name} (n int)")
-
+async def test_an_exception_rolls_back(pool, table, rows):
     @get("/")
     async def add(conn: Conn, refuse: bool) -> None:
-        await conn.execute(f"insert into {name} values (1)")
+        await conn.execute(f"insert into {table} values (1)")
         if refuse:
             raise ClientException("no")
 
@@ -98,11 +95,9 @@ async def test_an_exception_rolls_back(pool, admin, conninfo):
         refused = await asked("/?refuse=true")
         added = await asked("/?refuse=false")
         await at_rest(pool, 1)
-    kept = admin.execute(f"select n from {name}").fetchall()
-    admin.execute(f"drop table {name}")
 
     assert [400, 200] == [refused.status_code, added.status_code]
-    assert [(1,)] == kept
+    assert [1] == rows()
 
 
 async def test_a_client_that_goes_in_the_midst_of_a_stream_ends_its_query(

@@ -45,6 +45,13 @@ def break_one(made):
     assert caught.value.connection_invalidated
 
 
+def is_exhausted(made):
+    """Check a connection out, in vain; tell whether there was none in time."""
+    with pytest.raises(OperationalError) as caught:
+        pid(made)
+    return isinstance(caught.value.orig, PoolTimeout)
+
+
 @each_way
 @told
 def test_a_connection_that_breaks_while_it_is_lent_gives_its_place_back(
@@ -57,9 +64,7 @@ def test_a_connection_that_breaks_while_it_is_lent_gives_its_place_back(
     if holds:
         assert pid(made)
     else:
-        with pytest.raises(OperationalError) as caught:
-            pid(made)
-        assert isinstance(caught.value.orig, PoolTimeout)
+        assert is_exhausted(made)
     close()
 
 
@@ -111,7 +116,5 @@ def test_a_connection_that_is_forgotten_gives_its_place_back(
     if holds or not colour.asynchronous:
         assert pid(made)
     else:
-        with pytest.raises(OperationalError) as failed:
-            pid(made)
-        assert isinstance(failed.value.orig, PoolTimeout)
+        assert is_exhausted(made)
     close()
