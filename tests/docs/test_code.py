@@ -58,6 +58,9 @@ def test_the_code_of_a_page_runs(
             assert doctest.OutputChecker().check_output(block.text, said, FLAGS), (
                 f"{where} shows\n{block.text}\nbut the code above it printed\n{said}"
             )
+    # A framework may keep the page's functions, and so the page: not what they used,
+    # or pools and cursors would last until the interpreter takes itself apart.
+    namespace.clear()
 
 
 def test_a_block_says_what_it_is(page: Any) -> None:
