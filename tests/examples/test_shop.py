@@ -49,7 +49,8 @@ def ask(shop: Any, path: str, body: object = None) -> tuple[int, str]:
         with urllib.request.urlopen(request, timeout=30) as response:
             return response.status, response.read().decode()
     except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
+        with error:
+            return error.code, error.read().decode()
 
 
 def test_what_is_ordered_is_paid_and_gone(shop: Any) -> None:

@@ -273,8 +273,12 @@ def at_work():
 
 def raw_fork():
     """Fork as uWSGI does, without a word to Python."""
-    if (child := ctypes.PyDLL(None).fork()) == 0:
-        asyncio._set_running_loop(None)  # as a hook of asyncio would have done
+    loop = asyncio._get_running_loop()
+    task = loop and asyncio.current_task()
+    if (child := ctypes.PyDLL(None).fork()) == 0 and loop:
+        # As a hook of asyncio would have done. uWSGI forks outside of any loop.
+        asyncio._leave_task(loop, task)
+        asyncio._set_running_loop(None)
     return child
 
 

@@ -99,7 +99,7 @@ async def test_a_server_that_is_down_changes_nothing(
     async with colour.pool(conninfo, min_size=2) as pool:
         await at_rest(pool, 2)
         before = sessions.pids
-        error = await error_of(switch(pool, server.conninfo, over=0, timeout=0.3))
+        error = await error_of(switch(pool, server.conninfo, over=0, timeout=1))
 
         assert isinstance(error, PoolTimeout)
         assert "refused" in str(error.__cause__)
@@ -121,7 +121,7 @@ async def test_a_server_that_is_soon_full_changes_nothing(
     async with colour.pool(conninfo, min_size=3) as pool:
         await at_rest(pool, 3)
         before = sessions.pids
-        error = await error_of(switch(pool, small, over=0, timeout=0.3))
+        error = await error_of(switch(pool, small, over=0, timeout=1))
 
         assert type(error) is PoolTimeout
         assert "too many connections for role" in str(error.__cause__)
@@ -183,7 +183,7 @@ async def test_a_server_of_another_role_changes_nothing(
         before = sessions.pids
         options = "-c default_transaction_read_only=on"
         reader = other.conninfo_for(options=options)
-        error = await error_of(switch(pool, reader, over=0, timeout=0.3))
+        error = await error_of(switch(pool, reader, over=0, timeout=1))
 
         assert "session is read-only" in str(error.__cause__)
         await unchanged(pool, conninfo, sessions, before)

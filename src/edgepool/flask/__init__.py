@@ -6,7 +6,7 @@ except ModuleNotFoundError as error:
     if error.name != "flask":
         raise
     raise ImportError(
-        'edgepool.flask needs Flask: pip install "edgepool[flask]"', name="flask"
+        "edgepool.flask needs Flask: pip install 'edgepool[flask]'", name="flask"
     ) from None
 
 from ._extension import EdgePool
