@@ -227,6 +227,16 @@ class Watch:
             if isinstance(thing, BaseException):
                 # As a logger or a crash would print it, with causes and contexts.
                 self._seen += traceback.format_exception(thing)
+                self._see_within(thing)
+
+    def _see_within(self, error):
+        """See what a service that errors are reported to may show beside."""
+        while error is not None:
+            self._seen.append(str(error))
+            for frame, _ in traceback.walk_tb(error.__traceback__):
+                if frame.f_globals["__name__"].startswith("edgepool"):
+                    self._seen.append(repr(frame.f_locals))
+            error = error.__cause__ or error.__context__
 
     async def watch(self, pool):
         self.see(pool, pool.statistics(), pool.get_stats())

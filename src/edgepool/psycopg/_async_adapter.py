@@ -25,6 +25,7 @@ from ._connecting import (
     let_go_of_frames,
     resolved,
     result_of,
+    without_traces,
 )
 from ._handles import pgconn_behind, session_of
 from ._leases import take_back
@@ -45,6 +46,12 @@ class AsyncConnectionAdapter(CommonAdapter[ACT]):
 
     async def connect(self) -> ACT:
         """Open a connection."""
+        try:
+            return await self._connected()
+        except psycopg.Error as error:
+            raise without_traces(error) from error.__cause__
+
+    async def _connected(self) -> ACT:
         conninfo, kwargs = await self._arguments(self.conninfo)
         if self._credentials is None:
             return await self._opened(conninfo, kwargs, None)

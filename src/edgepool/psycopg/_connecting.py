@@ -206,6 +206,16 @@ def let_go_of_frames(error: BaseException) -> None:
         error.__traceback__ = None
 
 
+def without_traces(error: psycopg.Error) -> psycopg.Error:
+    """Return the error of a failed connect without what leads to the password.
+
+    What reports errors may show what the frames of a traceback know, and the error that
+    this one was made of.
+    """
+    error.__context__ = None
+    return error.with_traceback(None)
+
+
 def resolved(value: Any) -> Any:
     """Return a value, or what a function gives."""
     return value() if callable(value) else value
