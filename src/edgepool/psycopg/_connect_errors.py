@@ -125,6 +125,17 @@ class ConnectErrors:
             return ErrorClass.FAIL_FAST
         return kind
 
+    def blames_credentials(self, error: psycopg.Error) -> bool:
+        """Tell whether a server, of several one, has not admitted what it was given."""
+        return any(
+            failure.no_password
+            or any(
+                CLASSES.get(self._meaning(text) or "") is ErrorClass.CREDENTIALS
+                for text in failure.refusals
+            )
+            for failure in failures_of(error)
+        )
+
     def explained(self, error: psycopg.Error, kind: ErrorClass) -> psycopg.Error:
         """Return the error as users are to see it: what was found out, no secrets."""
         shown = self.without_secrets(error)

@@ -146,9 +146,11 @@ class Connecting(Generic[C]):
         if self._expires_with_credentials:
             conn._edgepool_until = held.expires_at  # type: ignore[attr-defined]
 
-    def _may_be_renewed(self, error: Exception, held: Held) -> bool:
+    def _may_be_renewed(self, error: psycopg.Error, held: Held) -> bool:
         """Tell whether a connect may succeed with another credential."""
-        refused = self.classify(error) is ErrorClass.CREDENTIALS
+        # Whatever it means to those who wait: to go on with this one helps nobody.
+        refused = self._connect_errors().blames_credentials(error)
+        refused = refused or self.classify(error) is ErrorClass.CREDENTIALS
         return refused and bool(self._credentials.reject(held))
 
     def lasts(self, conn: C, /) -> float:
