@@ -81,7 +81,7 @@ class ConnectionAdapter(CommonAdapter[CT]):
             errors = self._connect_errors()
             kind = errors.class_of(error, whole, ASK_AGAIN)
             raise errors.explained(error, kind) from None
-        self._opened_with(conn, held)
+        self._opened_with(conn, kwargs, held)
         return conn
 
     def configure(self, conn: CT, /) -> None:
@@ -95,6 +95,7 @@ class ConnectionAdapter(CommonAdapter[CT]):
             with self.detection.listening(conn.pgconn):
                 self._configure(conn)
             must_be_idle(conn, "configure", self._configure)
+            self.detection.fit(conn, given=True)  # what it may have set
         except psycopg.ProgrammingError as error:
             raise PermanentError(str(error)) from error
         finally:

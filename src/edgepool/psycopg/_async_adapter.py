@@ -89,7 +89,7 @@ class AsyncConnectionAdapter(CommonAdapter[ACT]):
             errors = self._connect_errors()
             kind = await errors.class_of_async(error, whole, ASK_AGAIN)
             raise errors.explained(error, kind) from None
-        self._opened_with(conn, held)
+        self._opened_with(conn, kwargs, held)
         return conn
 
     async def configure(self, conn: ACT, /) -> None:
@@ -103,6 +103,7 @@ class AsyncConnectionAdapter(CommonAdapter[ACT]):
             with self.detection.listening(conn.pgconn):
                 await self._configure(conn)
             must_be_idle(conn, "configure", self._configure)
+            self.detection.fit(conn, given=True)  # what it may have set
         except psycopg.ProgrammingError as error:
             raise PermanentError(str(error)) from error
         finally:
