@@ -54,6 +54,12 @@ INVALID_PARAMETER: Final = re.compile(
 # The one thing that libpq quotes of a connection string which is no secret.
 UNKNOWN_OPTION: Final = re.compile(r'invalid connection option "[a-z_]{1,40}"')
 
+# All from where libpq begins to quote a connection string. Two characters that it puts
+# between quotes are its own: a missing "=", a missing "]".
+QUOTATION: Final = re.compile(
+    r'(?<!\bmissing )(?<!\bseparator )(?<!\bmatching )(?<!"[=\]])".*', re.DOTALL
+)
+
 # More attempts than this are not made to learn texts. PostgreSQL has about twenty of
 # them: a server that gets here puts something new into each, a request's number say,
 # and could be asked for ever. The limit also bounds a leak: psycopg opens a C `FILE`
@@ -156,7 +162,7 @@ class ConnectErrors:
         text = str(error)
         if isinstance(error, psycopg.ProgrammingError) and error.pgconn is None:
             option = UNKNOWN_OPTION.fullmatch(text.strip())
-            what = text.strip() if option else text.split('"')[0].strip()
+            what = text.strip() if option else QUOTATION.sub("...", text).strip()
             shown = f"the connection string is invalid: {what}"
         else:
             shown = re.sub(r"host '[^']*@", "host '...@", text)
