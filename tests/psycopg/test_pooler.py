@@ -258,13 +258,15 @@ async def test_when_clients_queue_one_connection_is_enough(colour, bouncer, made
         load(others, 16, "select pg_sleep(0.001)") as busy,
     ):
         await more(busy, 20)
-        found = []
-        for _ in range(5):
+        # Likely and not certain: on a machine that is busy they may not queue.
+        found = "undetermined"
+        tries = iter(range(50))
+        while found == "undetermined" and next(tries, None) is not None:
             async with colour.pool(pooler.conninfo_for(), min_size=1) as pool:
                 await at_rest(pool, 1)
-                found.append(pool.statistics().pooler)
+                found = pool.statistics().pooler
 
-    assert "transaction" in found
+    assert "transaction" == found
 
 
 @pytest.mark.parametrize("mode", MODES)
