@@ -277,10 +277,10 @@ def _connect_failed(driver: Driver[T], entry: Entry[T], error: Exception) -> Non
     # One line for an outage, and one for each new face of it, to a limit.
     known, text = driver.faces, str(cause)
     news = text not in known and len(known) < FACES
+    if news:  # before it is told: others fail at the same time
+        known.add(text)
     level = logging.WARNING if news else logging.DEBUG
     connect_log.log(level, "%s: cannot connect: %s", driver.name, cause)
-    if news:
-        known.add(text)
 
 
 async def _check(driver: Driver[T], entry: Entry[T]) -> None:

@@ -200,6 +200,8 @@ def test_the_direct_dsn_is_validated(pool_class):
         "direct_conninfo: pool_max_sise is not a parameter of the pool;"
         " did you mean pool_max_size?"
     )
+    with pytest.raises(TypeError, match=r"^direct_conninfo: .* not int$"):
+        pool_class(direct_conninfo=5)
 
 
 async def test_the_warning_about_open_names_the_caller():

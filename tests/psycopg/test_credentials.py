@@ -19,6 +19,7 @@ from edgepool import (
     ConnectFailed,
     Credential,
     CredentialsError,
+    ErrorClass,
     PermanentError,
     PoolTimeout,
 )
@@ -366,6 +367,53 @@ async def test_it_is_asked_for_again_after_a_moment(colour, role, provider, late
         assert 3 == provider.calls
 
 
+async def test_it_is_asked_for_whatever_the_error_means_to_who_waits(
+    colour, role, provider
+):
+    """Else a pool that goes on trying would do so with this one for ever."""
+
+    def classify(error):
+        return ErrorClass.ORDINARY if error.sqlstate == "28P01" else None
+
+    provider.answer = "wrong"
+    async with colour.pool(
+        role.conninfo(), min_size=1, credentials=provider, classify=classify
+    ) as pool:
+        await eventually(lambda: pool.statistics().connect_errors >= 1)
+        provider.answer = "right"
+
+        assert await lend(pool)
+
+
+async def test_it_is_asked_for_though_another_host_is_down(
+    colour, role, guarded, provider
+):
+    conninfo = role.conninfo(host="127.0.0.1,127.0.0.1", port=f"1,{guarded.port}")
+    provider.answer = "wrong"
+    async with colour.pool(conninfo, min_size=1, credentials=provider) as pool:
+        await eventually(lambda: pool.statistics().connect_errors >= 1)
+        provider.answer = "right"
+
+        assert await lend(pool)
+
+
+async def test_an_empty_password_is_a_wrong_one(colour, role, provider, later):
+    """As that of a file which is being written."""
+    provider.answer = ""
+    async with colour.pool(
+        role.conninfo(), min_size=0, max_size=4, credentials=provider
+    ) as pool:
+        error, _ = await borrow_error(pool)
+
+        assert isinstance(error, ConnectFailed)
+        assert 2 == provider.calls
+
+        provider.answer = "right"
+        later(1.1)
+
+        assert await lend(pool)
+
+
 async def test_other_errors_do_not_cost_the_credential(colour, role, provider):
     role.set_limit(0)
     async with colour.pool(role.conninfo(), min_size=1, credentials=provider) as pool:
@@ -401,6 +449,16 @@ async def test_a_provider_that_fails_is_like_a_connect_that_fails(
         provider.answer = "right"
 
         assert await served
+
+
+@pytest.mark.parametrize("kind", [StopIteration, SystemExit, KeyboardInterrupt])
+async def test_whatever_a_provider_raises_is_told(colour, role, provider, kind):
+    provider.answer = kind()
+    async with colour.pool(role.conninfo(), min_size=1, credentials=provider) as pool:
+        await eventually(lambda: pool.statistics().connect_errors >= 1)
+        error, _ = await borrow_error(pool, 0.05)
+
+        assert f"provider raised {kind.__name__} at" in str(error.__cause__)
 
 
 @pytest.mark.parametrize(

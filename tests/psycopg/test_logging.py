@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import logging
+import threading
 import traceback
 
 import psycopg
 import pytest
 
-from edgepool import ConnectFailed
-from support.parity import borrowed, entered, eventually, execute, lend, result, spawn
+from edgepool import ConnectFailed, ConnectionPool
+from support.parity import (
+    PATIENCE,
+    borrowed,
+    entered,
+    eventually,
+    execute,
+    lend,
+    result,
+    spawn,
+)
 from support.pg import at_rest, beside, borrow_error, past_grace
 
 
@@ -190,6 +200,34 @@ async def test_an_outage_is_one_warning_and_its_end_is_one_line(
             assert len(lines(log, level=logging.WARNING)) <= 1
 
 
+class Slow(logging.Handler):
+    """Takes as long for the first line as it takes to get another one."""
+
+    def __init__(self):
+        super().__init__()
+        self.levels = []
+        self.second = threading.Event()
+
+    def handle(self, record):  # without the lock that others would wait for
+        self.levels.append(record.levelno)
+        if len(self.levels) > 1:
+            self.second.set()
+        return self.second.wait(PATIENCE)
+
+
+def test_connects_that_fail_at_the_same_time_are_one_warning(log):
+    slow = Slow()
+    logger = logging.getLogger("edgepool.connect")
+    logger.addHandler(slow)
+    try:
+        with ConnectionPool("host=127.0.0.1 port=1", min_size=2):
+            slow.second.wait(PATIENCE)
+    finally:
+        logger.removeHandler(slow)
+
+    assert slow.levels.count(logging.WARNING) == 1
+
+
 async def test_an_outage_of_two_faces_is_not_a_flood_of_warnings(
     colour, own_server, log
 ):
@@ -227,6 +265,16 @@ class Watch:
             if isinstance(thing, BaseException):
                 # As a logger or a crash would print it, with causes and contexts.
                 self._seen += traceback.format_exception(thing)
+                self._see_within(thing)
+
+    def _see_within(self, error):
+        """See what a service that errors are reported to may show beside."""
+        while error is not None:
+            self._seen.append(str(error))
+            for frame, _ in traceback.walk_tb(error.__traceback__):
+                if frame.f_globals["__name__"].startswith("edgepool"):
+                    self._seen.append(repr(frame.f_locals))
+            error = error.__cause__ or error.__context__
 
     async def watch(self, pool):
         self.see(pool, pool.statistics(), pool.get_stats())

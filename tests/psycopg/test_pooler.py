@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from contextlib import ExitStack
 
+import psycopg
 import pytest
 from psycopg.pq import ConnStatus
 
@@ -21,7 +22,7 @@ from edgepool.psycopg._detection import (
 )
 from edgepool.psycopg._pooler import Look, Pooler, Sight
 from support.parity import entered, eventually, execute, fetch, result, spawn
-from support.pg import at_rest, load, more
+from support.pg import at_rest, beside, borrow_error, load, more
 from support.pg_proxy import Proxy
 
 REAL, MADE_UP = 4711, 1 << 30
@@ -257,13 +258,15 @@ async def test_when_clients_queue_one_connection_is_enough(colour, bouncer, made
         load(others, 16, "select pg_sleep(0.001)") as busy,
     ):
         await more(busy, 20)
-        found = []
-        for _ in range(5):
+        # Likely and not certain: on a machine that is busy they may not queue.
+        found = "undetermined"
+        tries = iter(range(50))
+        while found == "undetermined" and next(tries, None) is not None:
             async with colour.pool(pooler.conninfo_for(), min_size=1) as pool:
                 await at_rest(pool, 1)
-                found.append(pool.statistics().pooler)
+                found = pool.statistics().pooler
 
-    assert "transaction" in found
+    assert "transaction" == found
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -333,6 +336,18 @@ async def test_a_pooler_that_cannot_prepare_is_looked_at_once(
     assert proxy.statements.count("SELECT no_such_function()") == 1
 
 
+async def test_why_it_broke_off_is_told(colour, bouncer, made_up):
+    pooler = bouncer("transaction", default_pool_size=1, query_wait_timeout=1)
+    with psycopg.connect(pooler.conninfo_for()) as other:
+        await beside(other.execute, "select 1")  # and has the only session
+        async with colour.pool(pooler.conninfo_for(), min_size=1) as pool:
+            await eventually(lambda: pool.statistics().connect_errors >= 1)
+            error, _ = await borrow_error(pool, 0.05)
+
+    assert "query_wait_timeout" == str(error.__cause__)
+    assert pool.statistics().connects_refused >= 1
+
+
 async def test_without_a_libpq_that_closes_statements_none_is_prepared(
     colour, before, monkeypatch, made_up
 ):
@@ -360,10 +375,22 @@ async def test_one_line_tells(colour, bouncer, caplog, made_up):
 # --- when it comes, or goes -----------------------------------------------------------
 
 
+class Name:
+    """An address that may come to mean another one."""
+
+    def __init__(self, colour, conninfo):
+        self.means = conninfo
+        self.conninfo = colour.callback(self._conninfo)
+
+    async def _conninfo(self):
+        return self.means
+
+
 async def test_a_pooler_that_has_come_is_noticed(colour, conninfo, bouncer):
-    async with colour.pool(conninfo, min_size=1) as pool:
+    name = Name(colour, conninfo)
+    async with colour.pool(name.conninfo, min_size=1) as pool:
         await at_rest(pool, 1)
-        pool.conninfo = bouncer("session").conninfo_for()
+        name.means = bouncer("session").conninfo_for()
         await result(pool.drain())
         await at_rest(pool, 1)
         async with entered(pool.connection()) as conn:
@@ -372,12 +399,12 @@ async def test_a_pooler_that_has_come_is_noticed(colour, conninfo, bouncer):
 
 
 async def test_a_pooler_that_has_gone_is_noticed(colour, conninfo, bouncer, made_up):
-    behind = bouncer("transaction").conninfo_for()
-    async with colour.pool(behind, min_size=2, reset="clean") as pool:
+    name = Name(colour, bouncer("transaction").conninfo_for())
+    async with colour.pool(name.conninfo, min_size=2, reset="clean") as pool:
         await at_rest(pool, 2)
         found = pool.statistics().pooler
         made_up.undo()
-        pool.conninfo = conninfo
+        name.means = conninfo
         await result(pool.drain())
         await at_rest(pool, 2)
         async with entered(pool.connection()) as conn:
@@ -388,6 +415,23 @@ async def test_a_pooler_that_has_gone_is_noticed(colour, conninfo, bouncer, made
             assert await fetch(conn, "show statement_timeout") == "0"
 
         assert (found, pool.statistics().pooler) == ("transaction", "none")
+
+
+@pytest.mark.parametrize("asked", ["auto", "transaction"])
+async def test_another_address_is_looked_at_anew(
+    colour, before, bouncer, made_up, asked
+):
+    """What one pooler keeps track of, the next one may mix up."""
+    proxy = before("transaction")
+    proxy.replace = NAME + b"\0", b"PGBOUNCER_0001\0"
+    async with colour.pool(proxy.conninfo(), min_size=2, pooler=asked) as pool:
+        await at_rest(pool, 2)
+        async with entered(pool.connection()) as conn:
+            assert conn.prepare_threshold == 5
+        await result(pool.switch(bouncer("transaction").conninfo_for(), over=0))
+        await at_rest(pool, 2)
+        async with entered(pool.connection()) as conn:
+            assert conn.prepare_threshold is None
 
 
 # --- the decisions --------------------------------------------------------------------

@@ -6,6 +6,7 @@ import logging
 from types import SimpleNamespace
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from edgepool.psycopg._detection import (
     Detection,
@@ -18,16 +19,38 @@ def messages(caplog):
     return [r.getMessage() for r in caplog.records if r.name == "edgepool.pooler"]
 
 
+def asking(way, colour, conninfo, threshold):
+    """Make the arguments that ask for a threshold, in one of several ways."""
+    kwargs = {"prepare_threshold": threshold}
+
+    async def give():
+        return kwargs
+
+    async def configure(conn):
+        conn.prepare_threshold = threshold
+
+    return {
+        "kwargs": {"conninfo": conninfo, "kwargs": kwargs},
+        "kwargs callable": {"conninfo": conninfo, "kwargs": colour.callback(give)},
+        "dictionary": {"conninfo": {**conninfo_to_dict(conninfo), **kwargs}},
+        "configure": {"conninfo": conninfo, "configure": colour.callback(configure)},
+    }[way]
+
+
+ways = pytest.mark.parametrize(
+    "way", ["kwargs", "kwargs callable", "dictionary", "configure"]
+)
+
+
+@ways
 @pytest.mark.parametrize("threshold", [0, 5])
 async def test_a_threshold_that_was_asked_for_is_not_used(
-    colour, bouncer, caplog, threshold
+    colour, bouncer, caplog, way, threshold
 ):
     conninfo = bouncer("transaction").conninfo_for()
-    kwargs = {"prepare_threshold": threshold}
+    arguments = asking(way, colour, conninfo, threshold)
     with caplog.at_level(logging.WARNING, "edgepool.pooler"):
-        async with colour.pool(
-            conninfo, min_size=3, kwargs=kwargs, name="mine"
-        ) as pool:
+        async with colour.pool(**arguments, min_size=3, name="mine") as pool:
             await at_rest(pool, 3)
             async with entered(pool.connection()) as conn:
                 assert conn.prepare_threshold is None
@@ -38,10 +61,11 @@ async def test_a_threshold_that_was_asked_for_is_not_used(
     ]
 
 
-async def test_but_it_is_if_the_user_knows_what_is_there(colour, bouncer, caplog):
-    conninfo = bouncer("transaction").conninfo_for()
-    arguments = {"kwargs": {"prepare_threshold": 0}, "pooler": "transaction"}
-    async with colour.pool(conninfo, min_size=2, name="mine", **arguments) as pool:
+@ways
+async def test_but_it_is_if_the_user_knows_what_is_there(colour, bouncer, caplog, way):
+    arguments = asking(way, colour, bouncer("transaction").conninfo_for(), 0)
+    arguments["pooler"] = "transaction"
+    async with colour.pool(**arguments, min_size=2, name="mine") as pool:
         await at_rest(pool, 2)
         async with entered(pool.connection()) as conn:
             assert conn.prepare_threshold == 0

@@ -81,11 +81,21 @@ async def test_what_a_pooler_does_not_pass_on_is_told_at_once(colour, bouncer):
 
 
 @pytest.mark.parametrize(
-    "conninfo", ["host=127.0.0.1 nonsense", "no_such_option=1", "postgresql://[::1"]
+    ("conninfo", "said"),
+    [
+        ("host=127.0.0.1 nonsense", 'missing "=" after ...'),
+        ("no_such_option=1", 'invalid connection option "no_such_option"'),
+        ("postgresql://[::1", 'looking for matching "]" in IPv6 host address in URI'),
+        ("postgresql://h/?a=b=c", 'key/value separator "=" in URI query parameter: ..'),
+        ("postgresql://a:b%z@h/", "invalid percent-encoded token: ..."),
+    ],
 )
-async def test_an_invalid_conninfo_is_told_at_once(colour, conninfo):
+async def test_an_invalid_conninfo_is_told_at_once(colour, conninfo, said):
     async with colour.pool(conninfo, min_size=1) as pool:
-        assert isinstance(await answer(pool), psycopg.ProgrammingError)
+        cause = await answer(pool)
+
+        assert isinstance(cause, psycopg.ProgrammingError)
+        assert said in str(cause)
 
 
 @pytest.mark.parametrize("parameters", ["sslmode=fish", "port=none", "port=99999"])

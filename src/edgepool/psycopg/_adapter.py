@@ -16,7 +16,13 @@ from psycopg_pool.abc import CT
 from .._adapter import PermanentError
 from ._adapter_base import CommonAdapter, must_be_idle
 from ._cancel import send
-from ._connecting import ASK_AGAIN, attempted, let_go_of_frames, resolved
+from ._connecting import (
+    ASK_AGAIN,
+    attempted,
+    let_go_of_frames,
+    resolved,
+    without_traces,
+)
 from ._handles import pgconn_behind, session_of
 from ._leases import take_back
 from ._session import tidied
@@ -34,6 +40,12 @@ class ConnectionAdapter(CommonAdapter[CT]):
 
     def connect(self) -> CT:
         """Open a connection."""
+        try:
+            return self._connected()
+        except psycopg.Error as error:
+            raise without_traces(error) from error.__cause__
+
+    def _connected(self) -> CT:
         conninfo, kwargs = self._arguments(self.conninfo)
         if self._credentials is None:
             return self._opened(conninfo, kwargs, None)
@@ -69,7 +81,7 @@ class ConnectionAdapter(CommonAdapter[CT]):
             errors = self._connect_errors()
             kind = errors.class_of(error, whole, ASK_AGAIN)
             raise errors.explained(error, kind) from None
-        self._opened_with(conn, held)
+        self._opened_with(conn, kwargs, held)
         return conn
 
     def configure(self, conn: CT, /) -> None:
@@ -83,6 +95,7 @@ class ConnectionAdapter(CommonAdapter[CT]):
             with self.detection.listening(conn.pgconn):
                 self._configure(conn)
             must_be_idle(conn, "configure", self._configure)
+            self.detection.fit(conn, given=True)  # what it may have set
         except psycopg.ProgrammingError as error:
             raise PermanentError(str(error)) from error
         finally:

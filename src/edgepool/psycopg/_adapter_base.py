@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
@@ -179,8 +179,7 @@ class CommonAdapter(Connecting[C]):
     def _fit(self, conn: C) -> None:
         """Fit a new connection, and the resets, to what is in front of the server."""
         detection, reset = self.detection, self._wanted_reset
-        kwargs: object = self.kwargs
-        given = isinstance(kwargs, Mapping) and "prepare_threshold" in kwargs
+        given: bool = conn._edgepool_threshold_given  # type: ignore[attr-defined]
         detection.fit(conn, given)
         if detection.pooler.shares_sessions:
             detection.warn_of_sessions(conn.pgconn, reset)

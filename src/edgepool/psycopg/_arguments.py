@@ -44,8 +44,9 @@ def validate_direct(conninfo: object) -> None:
     """Refuse a direct DSN that cannot be; what it says of a pool is not used."""
     try:
         dsn_of(conninfo)
-    except ValueError as error:
-        raise ValueError(f"direct_conninfo: {error}") from None
+    except (TypeError, ValueError) as error:
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"direct_conninfo: {error}") from None
 
 
 def arguments_from(

@@ -25,6 +25,7 @@ from ._connecting import (
     let_go_of_frames,
     resolved,
     result_of,
+    without_traces,
 )
 from ._handles import pgconn_behind, session_of
 from ._leases import take_back
@@ -45,6 +46,12 @@ class AsyncConnectionAdapter(CommonAdapter[ACT]):
 
     async def connect(self) -> ACT:
         """Open a connection."""
+        try:
+            return await self._connected()
+        except psycopg.Error as error:
+            raise without_traces(error) from error.__cause__
+
+    async def _connected(self) -> ACT:
         conninfo, kwargs = await self._arguments(self.conninfo)
         if self._credentials is None:
             return await self._opened(conninfo, kwargs, None)
@@ -82,7 +89,7 @@ class AsyncConnectionAdapter(CommonAdapter[ACT]):
             errors = self._connect_errors()
             kind = await errors.class_of_async(error, whole, ASK_AGAIN)
             raise errors.explained(error, kind) from None
-        self._opened_with(conn, held)
+        self._opened_with(conn, kwargs, held)
         return conn
 
     async def configure(self, conn: ACT, /) -> None:
@@ -96,6 +103,7 @@ class AsyncConnectionAdapter(CommonAdapter[ACT]):
             with self.detection.listening(conn.pgconn):
                 await self._configure(conn)
             must_be_idle(conn, "configure", self._configure)
+            self.detection.fit(conn, given=True)  # what it may have set
         except psycopg.ProgrammingError as error:
             raise PermanentError(str(error)) from error
         finally:

@@ -54,6 +54,12 @@ INVALID_PARAMETER: Final = re.compile(
 # The one thing that libpq quotes of a connection string which is no secret.
 UNKNOWN_OPTION: Final = re.compile(r'invalid connection option "[a-z_]{1,40}"')
 
+# All from where libpq begins to quote a connection string. Two characters that it puts
+# between quotes are its own: a missing "=", a missing "]".
+QUOTATION: Final = re.compile(
+    r'(?<!\bmissing )(?<!\bseparator )(?<!\bmatching )(?<!"[=\]])".*', re.DOTALL
+)
+
 # More attempts than this are not made to learn texts. PostgreSQL has about twenty of
 # them: a server that gets here puts something new into each, a request's number say,
 # and could be asked for ever. The limit also bounds a leak: psycopg opens a C `FILE`
@@ -125,6 +131,17 @@ class ConnectErrors:
             return ErrorClass.FAIL_FAST
         return kind
 
+    def blames_credentials(self, error: psycopg.Error) -> bool:
+        """Tell whether a server, of several one, has not admitted what it was given."""
+        return any(
+            failure.no_password
+            or any(
+                CLASSES.get(self._meaning(text) or "") is ErrorClass.CREDENTIALS
+                for text in failure.refusals
+            )
+            for failure in failures_of(error)
+        )
+
     def explained(self, error: psycopg.Error, kind: ErrorClass) -> psycopg.Error:
         """Return the error as users are to see it: what was found out, no secrets."""
         shown = self.without_secrets(error)
@@ -145,7 +162,7 @@ class ConnectErrors:
         text = str(error)
         if isinstance(error, psycopg.ProgrammingError) and error.pgconn is None:
             option = UNKNOWN_OPTION.fullmatch(text.strip())
-            what = text.strip() if option else text.split('"')[0].strip()
+            what = text.strip() if option else QUOTATION.sub("...", text).strip()
             shown = f"the connection string is invalid: {what}"
         else:
             shown = re.sub(r"host '[^']*@", "host '...@", text)

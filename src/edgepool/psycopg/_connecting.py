@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from inspect import isawaitable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic
@@ -101,6 +101,7 @@ class Connecting(Generic[C]):
         """Connect to another DSN from now on; raise ValueError if it cannot be."""
         self.placement.lead_to(conninfo, self.kwargs)
         self.conninfo = conninfo
+        self.detection.start_over()
 
     def connect_as(self, other: Connecting[Any]) -> None:
         """Use the credentials of another pool, and judge errors as it does."""
@@ -135,9 +136,13 @@ class Connecting(Generic[C]):
     def _credentials_of(self, provider: Callable[[], Any]) -> object:
         """Make what asks the provider."""
 
-    def _opened_with(self, conn: C, held: Held | None) -> None:
-        """Take note of a connection that was opened, and of its credential."""
+    def _opened_with(
+        self, conn: C, kwargs: Mapping[str, Any], held: Held | None
+    ) -> None:
+        """Take note of a connection that was opened, and with what."""
         conn._pool = None
+        given = "prepare_threshold" in kwargs
+        conn._edgepool_threshold_given = given  # type: ignore[attr-defined]
         conn._edgepool_opened_by = os.getpid()  # type: ignore[attr-defined]
         self.placement.arrived(conn.pgconn)
         if held is None:
@@ -146,9 +151,11 @@ class Connecting(Generic[C]):
         if self._expires_with_credentials:
             conn._edgepool_until = held.expires_at  # type: ignore[attr-defined]
 
-    def _may_be_renewed(self, error: Exception, held: Held) -> bool:
+    def _may_be_renewed(self, error: psycopg.Error, held: Held) -> bool:
         """Tell whether a connect may succeed with another credential."""
-        refused = self.classify(error) is ErrorClass.CREDENTIALS
+        # Whatever it means to those who wait: to go on with this one helps nobody.
+        refused = self._connect_errors().blames_credentials(error)
+        refused = refused or self.classify(error) is ErrorClass.CREDENTIALS
         return refused and bool(self._credentials.reject(held))
 
     def lasts(self, conn: C, /) -> float:
@@ -204,6 +211,16 @@ def let_go_of_frames(error: BaseException) -> None:
     """
     if isinstance(error, psycopg.Error) or not isinstance(error, Exception):
         error.__traceback__ = None
+
+
+def without_traces(error: psycopg.Error) -> psycopg.Error:
+    """Return the error of a failed connect without what leads to the password.
+
+    What reports errors may show what the frames of a traceback know, and the error that
+    this one was made of.
+    """
+    error.__context__ = None
+    return error.with_traceback(None)
 
 
 def resolved(value: Any) -> Any:

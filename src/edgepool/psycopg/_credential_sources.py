@@ -138,37 +138,35 @@ class TaskCredentials(Credentials[TaskFlight]):
             if _is_coroutine_function(self._provider):
                 given = await self._provider()
             else:
-                given = await self._called_in_thread()
+                given, error = await self._called_in_thread()
                 if isawaitable(given):
                     given = await given
         except BaseException as raised:
             error = raised
-        try:
-            self._land(flight, given, error)
-            if error is not None and not isinstance(error, Exception):
-                raise error
+            if not isinstance(raised, Exception):
+                raise
         finally:
-            if not flight.landed.done():
-                flight.landed.set_result(None)
-            del error, given
+            try:
+                self._land(flight, given, error)
+            finally:
+                if not flight.landed.done():
+                    flight.landed.set_result(None)
+                del error, given
 
-    async def _called_in_thread(self) -> Any:
+    async def _called_in_thread(self) -> tuple[Any, BaseException | None]:
+        # What it raises is an answer as well: not all of it can be raised here.
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Any] = loop.create_future()
+        answer: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
 
         def tell(given: object, error: BaseException | None) -> None:
-            if answer.done():
-                return
-            if error is None:
-                answer.set_result(given)
-            else:
-                answer.set_exception(error)
+            if not answer.done():
+                answer.set_result((given, error))
 
         def job() -> None:
             given, error = None, None
             try:
                 given = self._provider()
-            except Exception as raised:
+            except BaseException as raised:
                 error = raised
             with suppress(RuntimeError):  # the loop has ended meanwhile
                 loop.call_soon_threadsafe(tell, given, error)

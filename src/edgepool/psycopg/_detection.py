@@ -129,6 +129,11 @@ class Detection:
                 self._over(mine)
                 mine.set_result(None)
 
+    def start_over(self) -> None:
+        """Know nothing any more: at another address there is another pooler."""
+        self.pooler = Pooler(self.pooler.asked)
+        self._witness = None
+
     def _wants_to(self, conn: BaseConnection[Any], seen: _Seen) -> bool:
         if self.pooler.is_known:
             return False
@@ -181,7 +186,7 @@ class Detection:
 
         Args:
             conn: a new connection.
-            given: the user has asked for a `prepare_threshold`.
+            given: the user has asked for the `prepare_threshold` that it has.
         """
         threshold = conn.prepare_threshold
         if self.pooler.prepares or threshold is None:
@@ -269,13 +274,21 @@ def _stare(pgconn: PGconn) -> PQGen[Sight]:
             )
         ),
     )
-    while not groups or groups[-1][0].status != ExecStatus.PIPELINE_SYNC:
-        groups.append((yield from generators.fetch_many(pgconn)))
-    pgconn.exit_pipeline_mode()
-    for (result,) in groups:
+    try:
+        while not groups or groups[-1][0].status != ExecStatus.PIPELINE_SYNC:
+            groups.append((yield from generators.fetch_many(pgconn)))
+        pgconn.exit_pipeline_mode()
+    except psycopg.OperationalError:
+        _raise_first(groups)  # who hangs up may have said why
+        raise
+    _raise_first(groups)
+    return _seen(pgconn, groups[1][0])
+
+
+def _raise_first(groups: list[list[PGresult]]) -> None:
+    for result, *_ in groups:
         if result.status == ExecStatus.FATAL_ERROR:
             raise psycopg.errors.error_from_result(result)
-    return _seen(pgconn, groups[1][0])
 
 
 def _seen(pgconn: PGconn, result: PGresult) -> Sight:
