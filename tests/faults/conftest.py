@@ -17,13 +17,6 @@ from support.programs import IN_TIME, environment
 __all__ = ["own_background"]
 
 
-@pytest.fixture(scope="session")
-def tls_server():
-    running = tls.server(max_connections=50)
-    yield running
-    running.close()
-
-
 class Way:
     """How the pool gets to its server: the server, and a conninfo for it."""
 

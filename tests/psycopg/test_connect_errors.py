@@ -269,6 +269,7 @@ NO_ENTRY = (
     'FATAL:  no pg_hba.conf entry for host "::1", user "app", database "shop", '
     "no encryption"
 )
+NO_TLS = "server does not support SSL, but SSL was required"
 TIMED_OUT = "Connection timed out\n\tIs the server running on that host?"
 
 
@@ -280,6 +281,8 @@ TIMED_OUT = "Connection timed out\n\tIs the server running on that host?"
         ('role "app" does not exist', TIMED_OUT, False, None),
         ("zu viele Verbindungen", NO_ENTRY, None, None),
         ("zu viele Verbindungen", TIMED_OUT, False, None),
+        ('role "app" does not exist', NO_TLS, True, "28000"),
+        ("sorry, too many clients already", NO_TLS, False, "53300"),
     ],
 )
 def test_with_tls_and_without_have_to_agree(

@@ -81,6 +81,56 @@ async def test_what_a_pooler_does_not_pass_on_is_told_at_once(colour, bouncer):
 
 
 @pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"sslmode": "require"}, "does not support SSL, but SSL was required"),
+        ({"channel_binding": "require"}, "channel binding required"),
+        ({"require_auth": "scram-sha-256"}, 'requirement "scram-sha-256" failed'),
+    ],
+)
+async def test_a_server_that_is_not_as_it_has_to_be_is_told_at_once(
+    colour, server, parameters, said
+):
+    conninfo = server.conninfo_for(**parameters)
+    async with colour.pool(conninfo, min_size=1) as pool:
+        assert said in str(await answer(pool))
+
+
+@pytest.mark.parametrize(
+    ("host", "root", "said"),
+    [
+        ("127.0.0.1", "system", "certificate verify failed"),
+        ("127.0.0.1", "/nowhere.crt", 'certificate file "/nowhere.crt" does not exist'),
+        ("localhost", "server.crt", 'does not match host name "localhost"'),
+    ],
+)
+async def test_a_certificate_that_does_not_hold_is_told_at_once(
+    colour, tls_server, host, root, said
+):
+    root = tls_server.directory / root if root == "server.crt" else root
+    conninfo = tls_server.conninfo_for(
+        host=host, hostaddr="127.0.0.1", sslmode="verify-full", sslrootcert=root
+    )
+    async with colour.pool(conninfo, min_size=1) as pool:
+        assert said in str(await answer(pool))
+
+
+async def test_a_pooler_that_wants_tls_is_told_at_once(colour, bouncer, tls_server):
+    kept = tls_server.directory
+    conninfo = bouncer(
+        "transaction",
+        client_tls_sslmode="require",
+        client_tls_cert_file=kept / "server.crt",
+        client_tls_key_file=kept / "server.key",
+    ).conninfo_for(sslmode="disable")
+    async with colour.pool(conninfo, min_size=1) as pool:
+        cause = await answer(pool)
+
+    assert "SSL required" in str(cause)
+    assert "28000" == cause.sqlstate
+
+
+@pytest.mark.parametrize(
     ("conninfo", "said"),
     [
         ("host=127.0.0.1 nonsense", 'missing "=" after ...'),

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 import psycopg
 import pytest
 
+from support import tls
 from support.pg import COLOURS, Sessions, application_name
 from support.pg_proxy import Proxy
 from support.pgbouncer import PgBouncer
@@ -25,6 +26,7 @@ __all__ = [
     "pytest_pyfunc_call",
     "role",
     "sessions",
+    "tls_server",
 ]
 
 _numbers = itertools.count(1)
@@ -87,6 +89,14 @@ def guarded():
         with psycopg.connect(server.conninfo) as conn:
             conn.execute("create role guarded")
         yield server
+
+
+@pytest.fixture(scope="session")
+def tls_server():
+    """A server that speaks TLS; see `support.tls.conninfo`."""
+    running = tls.server(max_connections=50)
+    yield running
+    running.close()
 
 
 class Role:

@@ -244,7 +244,7 @@ def _judge(error: BaseException, meaning: Meaning) -> bool | None:
 def _judge_one(failure: Failure, meaning: Meaning) -> bool | None:
     if failure.no_password:
         return True
-    if failure.other or not failure.refusals:
+    if failure.other or not (failure.refusals or failure.distrust):
         return False
 
     states = [meaning(text) for text in failure.refusals]

@@ -84,6 +84,11 @@ POOLERS: Final[Mapping[str, tuple[str, ...]]] = {
         "no such user",
         "no such user: %s",
     ),
+    "28000": (
+        # PgBouncer: client_tls_sslmode, and auth_hba_file
+        "SSL required",
+        "login rejected",
+    ),
     "3D000": (
         # PgBouncer
         "no such database",
@@ -114,6 +119,19 @@ HINTS: Final[Mapping[str, str]] = {
 # src/interfaces/libpq/libpq-fe.h, PQnoPasswordSupplied. Never translated. The server
 # asked for a password and there is none: it never got as far as refusing.
 NO_PASSWORD: Final = "fe_sendauth: no password supplied"
+
+# What libpq says when the server is not what it was told to insist on (fe-connect.c,
+# fe-secure-openssl.c, fe-secure-common.c, fe-auth.c). In English where libpq has no
+# translations, as psycopg's binary package; a text that is missing costs a wait.
+DISTRUST: Final = re.compile(
+    "server does not support SSL, but SSL was required"
+    "|SSL error: certificate verify failed"
+    '|root certificate file ".*" does not exist'
+    "|Either provide the file, .* to disable server certificate verification"
+    '|server certificate for ".*" .*does not match host name'
+    "|channel binding required, but "
+    '|authentication method requirement ".*" failed'
+)
 
 # What psycopg writes between the last failure and the list of all of them, when there
 # are several hosts or addresses (`Connection.connect`). Before 3.2.8 it raises the last
@@ -154,6 +172,8 @@ class Failure(NamedTuple):
     refusals: tuple[str, ...] = ()
     # libpq had no password to send.
     no_password: bool = False
+    # libpq goes no further with a server like this.
+    distrust: bool = False
     # There is something in it that the server did not say.
     other: bool = False
 
@@ -216,15 +236,22 @@ def _libpq_facts(error: psycopg.Error) -> tuple[Mapping[str, str], bool]:
 
 def read(text: str) -> Failure:
     refusals: list[str] = []
-    no_password = other = False
+    no_password = distrust = other = False
     for line in text.strip().split("\n"):
         if refusal := _REFUSAL.search(line):
             refusals.append(refusal[1])
         elif NO_PASSWORD in line:
             no_password = True
+        elif DISTRUST.search(line):
+            distrust = True
         elif not _CONTINUED.match(line):
             other = True
-    return Failure(refusals=tuple(refusals), no_password=no_password, other=other)
+    return Failure(
+        refusals=tuple(refusals),
+        no_password=no_password,
+        distrust=distrust,
+        other=other,
+    )
 
 
 def english(text: str) -> str | None:
