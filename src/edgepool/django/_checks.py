@@ -53,8 +53,9 @@ def _problems(connection: Any) -> Iterator[CheckMessage]:
     try:
         connection.make_pool()
     except ImproperlyConfigured as error:
-        hint = HINTS.get("direct" if "OPTIONS['direct']" in str(error) else "pool")
-        yield Error(f"{error}.", hint=hint, id="edgepool.E002")
+        hint = HINTS["direct" if "OPTIONS['direct']" in str(error) else "pool"]
+        end = "" if str(error).endswith("?") else "."
+        yield Error(f"{error}{end}", hint=hint, id="edgepool.E002")
         return
 
     options = settings["OPTIONS"]
