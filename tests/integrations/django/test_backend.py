@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import gc
 import os
-import sys
 import threading
 import time
 from contextlib import nullcontext, suppress
 from functools import partial
-from types import ModuleType
 
 import psycopg
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.db import Error, OperationalError, connections, transaction
-from django.db.backends.postgresql import base
 from django.test import override_settings
 
 import edgepool
@@ -449,29 +446,3 @@ def test_a_transaction_does_not_go_on_in_a_forked_child(database):
 
         assert "BorrowedBeforeFork" == error
         assert mine == ask(alias)
-
-
-# --- PostGIS --------------------------------------------------------------------------
-
-
-def test_the_backend_for_postgis_is_djangos_with_the_pool(database, monkeypatch):
-    # Django's own cannot be imported without libraries of the system.
-    class Registering(base.DatabaseWrapper):
-        def get_new_connection(self, conn_params):
-            connection = super().get_new_connection(conn_params)
-            registered.append(connection.info.backend_pid)
-            return connection
-
-    registered = []
-    postgis = ModuleType("base")
-    postgis.DatabaseWrapper = Registering
-    name = "django.contrib.gis.db.backends.postgis.base"
-    monkeypatch.setitem(sys.modules, name, postgis)
-    monkeypatch.delitem(sys.modules, "edgepool.django.postgis.base", raising=False)
-    alias = database(ENGINE="edgepool.django.postgis")
-    for _ in range(2):
-        pid = ask(alias)
-        connections[alias].close()
-
-    assert [pid, pid] == registered
-    assert isinstance(connections[alias].pool, edgepool.ConnectionPool)
