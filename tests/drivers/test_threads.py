@@ -207,7 +207,9 @@ async def test_the_thread_that_keeps_time_leaves_with_the_last_pool(world):
 
 
 @in_turns
-async def test_the_thread_that_keeps_time_is_not_woken_by_each_check(world, monkeypatch):
+async def test_the_thread_that_keeps_time_is_not_woken_by_each_check(
+    world, monkeypatch
+):
     class Gate:
         def __init__(self, gate):
             self.acquire, self.locked = gate.acquire, gate.locked

@@ -87,7 +87,7 @@ class DatabaseCreation(creation.DatabaseCreation):
         settings = {**self.connection.settings_dict, "NAME": test_database_name}
         _pools.cut_off(settings)
         if self._way is not None:  # it may have Django's pool
-            direct = connections[self._way[0]]
+            direct: Any = connections[self._way[0]]
             direct.close()
             direct.close_pool()
         inherited: Any = super()

@@ -143,6 +143,26 @@ def test_the_types_are_known_to_each_connection_however_often_it_is_lent(
     assert "London" == nearest(alias)
 
 
+def test_the_types_are_registered_once_for_each_connection(
+    gis, migrated, nearest, monkeypatch
+):
+    from django.contrib.gis.db.backends.postgis.base import DatabaseWrapper
+
+    def register(self, connection, clear_caches=False):
+        registered.append(connection.info.backend_pid)
+        stock(self, connection, clear_caches)
+
+    registered, stock = [], DatabaseWrapper.register_geometry_adapters
+    alias = migrated(gis())
+    connections[alias].close_pool()  # its connection was there before the extension
+    monkeypatch.setattr(DatabaseWrapper, "register_geometry_adapters", register)
+    for _ in range(3):
+        nearest(alias)
+        connections[alias].close()
+
+    assert 1 == len(registered)
+
+
 def test_the_direct_way_has_the_extension_and_the_types(gis, migrated, nearest):
     past = gis(ENGINE="django.contrib.gis.db.backends.postgis")
     alias = gis(PORT=NOWHERE, direct=past)
