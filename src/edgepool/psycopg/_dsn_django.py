@@ -74,7 +74,7 @@ def from_django(given: Mapping[Any, Any]) -> Found:
     }
     if "NAME" in given and given["NAME"] is None:  # Django's way to say just this
         parameters["dbname"] = "postgres"
-    options: dict[str, Any] = dict(given.get("OPTIONS") or {})
+    options = _options(given)
     pool, direct = options.pop("pool", None), options.pop("direct", None)
     # psycopg's usual cursors bind on the server.
     options.pop("server_side_binding", None)
@@ -123,7 +123,7 @@ def database_named(
             )
         )
     _must_be_postgresql(named, f"OPTIONS['direct'] is {direct!r}: ")
-    theirs: Any = (named.get("OPTIONS") or {}).get("direct")
+    theirs = _options(named).get("direct")
     if theirs == direct:
         raise ValueError(f"OPTIONS['direct'] of {direct!r} is {direct!r} itself")
     if theirs is not None:
@@ -135,16 +135,20 @@ def database_named(
 
 
 def led_there(given: Mapping[Any, Any], named: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Return the settings of a database, to connect where another one does, and as whom.
+    """Return the settings of a database, to connect where, and as whom, another does.
 
     What is made of a connection stays as it is.
     """
-    ours, theirs = given.get("OPTIONS") or {}, named.get("OPTIONS") or {}
-    options = {name: ours[name] for name in ours if name in USE}
-    options |= {name: theirs[name] for name in theirs if name not in USE}
+    ours, theirs = _options(given), _options(named)
+    options = {name: value for name, value in ours.items() if name in USE}
+    options |= {name: value for name, value in theirs.items() if name not in USE}
     address = {name: named[name] for name in NAMES if name in named}
     elsewhere = {name: given[name] for name in given if name not in NAMES}
     return {**elsewhere, **address, "OPTIONS": options}
+
+
+def _options(given: Mapping[Any, Any]) -> dict[str, Any]:
+    return dict(given.get("OPTIONS") or {})
 
 
 def _must_be_postgresql(given: Mapping[Any, Any], where: str = "") -> None:
