@@ -30,6 +30,11 @@ def find(alias: str, settings: Settings) -> ConnectionPool[Any] | None:
     return None
 
 
+def has(alias: str) -> bool:
+    """Tell whether there is any pool of an alias."""
+    return any(made.alias == alias for made in _made)
+
+
 def add(
     alias: str, settings: Settings, pool: ConnectionPool[Any]
 ) -> ConnectionPool[Any]:

@@ -63,9 +63,11 @@ class PooledWrapper(base.DatabaseWrapper):
             return self._connecting_from
         if self.alias == NO_DB_ALIAS or not wants_pool(self.settings_dict):
             return None
-        must_not_persist(self.settings_dict)
         found = _pools.find(self.alias, self.settings_dict)
         if found is None:
+            # As Django does: who sets an age later, as its own tests do, may.
+            if not _pools.has(self.alias):
+                must_not_persist(self.settings_dict)
             pool = self.make_pool()
             found = _pools.add(self.alias, self.settings_dict, pool)
         return found

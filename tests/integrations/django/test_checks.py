@@ -127,16 +127,27 @@ def test_without_the_application_a_check_of_one_database_says_it(database, monke
 DOCS = Path(__file__).parents[3] / "docs"
 
 
-def test_the_settings_of_the_how_to_can_be(database):
+def databases_of_the_how_to():
+    """Give each of the page's DATABASES."""
     page = Path(DOCS, "how-to", "django.md").read_text(encoding="utf-8")
-    shown = {}
-    exec(re.search(r"```python\n(.+?)```", page, re.DOTALL)[1], shown)
-    settings = shown["DATABASES"]["default"]
-    options = settings.pop("OPTIONS")
-    alias = database(**settings, **options)
+    for code in re.findall(r"```python\n(DATABASES = .+?)```", page, re.DOTALL):
+        shown = {}
+        exec(code, shown)
+        yield shown["DATABASES"]
+
+
+def test_the_settings_of_the_how_to_can_be(database):
+    (first, second) = databases_of_the_how_to()
+    options = first["default"].pop("OPTIONS")
+    alias = database(**first["default"], **options)
 
     assert [] == ids(alias)
     assert 10 == connections[alias].pool.max_size
+
+    past = database(**second["owner"])
+    second["default"].pop("OPTIONS")
+
+    assert [] == ids(database(**second["default"], direct=past))
 
 
 def test_each_check_is_in_the_reference():
