@@ -50,6 +50,12 @@ class DatabaseCreation(creation.DatabaseCreation):
         self, old_database_name: str | None = None, *args: Any, **kwargs: Any
     ) -> None:
         """See Django. In the end the settings are as before, those of mirrors too."""
+        if old_database_name is not None:
+            self.connection.close_pool()
+            if self._way is not None:  # it may have Django's pool
+                direct: Any = connections[self._way[0]]
+                direct.close()
+                direct.close_pool()
         super().destroy_test_db(old_database_name, *args, **kwargs)
         if old_database_name is None:
             return
@@ -71,6 +77,7 @@ class DatabaseCreation(creation.DatabaseCreation):
         settings.update({**past_pooler(settings), "NAME": settings["NAME"]})
 
     def _lead_as_before(self) -> None:
+        self.connection.close_pool()  # else nobody would find it any more
         if self._way is not None:
             alias, settings = self._way
             connections.settings[alias].update(settings)
@@ -86,9 +93,5 @@ class DatabaseCreation(creation.DatabaseCreation):
     def _destroy_test_db(self, test_database_name: str, verbosity: int) -> None:
         settings = {**self.connection.settings_dict, "NAME": test_database_name}
         _pools.cut_off(settings)
-        if self._way is not None:  # it may have Django's pool
-            direct: Any = connections[self._way[0]]
-            direct.close()
-            direct.close_pool()
         inherited: Any = super()
         inherited._destroy_test_db(test_database_name, verbosity)
