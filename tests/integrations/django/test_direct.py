@@ -299,7 +299,7 @@ def test_that_database_is_the_same_in_tests_and_both_are_as_before_afterwards(
     admin.execute("drop database if exists test_made")
 
 
-def test_mirrors_are_as_before_after_the_tests(database, server):
+def test_mirrors_are_as_before_after_the_tests(database, server, admin):
     primary = database(NAME="mirrored", TEST=dict(ALONE))
     mirror = database(PORT=NOWHERE, direct=server.conninfo, TEST={"MIRROR": primary})
     before = dict(connections[mirror].settings_dict)
@@ -307,10 +307,14 @@ def test_mirrors_are_as_before_after_the_tests(database, server):
 
     assert "test_mirrored" == ask(mirror, "select current_database()")
 
+    pool = connections[mirror].pool
     connections[mirror].close()
-    teardown_databases(made, 0)
+    teardown_databases(made, 0, keepdb=True)
 
     assert before == connections[mirror].settings_dict
+    assert pool.closed
+
+    admin.execute("drop database test_mirrored")
 
 
 # --- behind a pooler ------------------------------------------------------------------
