@@ -20,7 +20,7 @@ from drivers.world import ThreadWorld
 
 import edgepool
 from edgepool import Pool, PoolTimeout
-from edgepool._drivers import events, workers
+from edgepool._drivers import events, threads, workers
 from edgepool._drivers.housekeeper import Housekeeper
 from edgepool._drivers.workers import LINGER, Workers
 from edgepool.testing import FakeAdapter, FakeServer
