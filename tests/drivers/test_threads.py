@@ -20,7 +20,7 @@ from drivers.world import ThreadWorld
 
 import edgepool
 from edgepool import Pool, PoolTimeout
-from edgepool._drivers import events, threads, workers
+from edgepool._drivers import events, workers
 from edgepool._drivers.housekeeper import Housekeeper
 from edgepool._drivers.workers import LINGER, Workers
 from edgepool.testing import FakeAdapter, FakeServer
@@ -222,7 +222,7 @@ async def test_the_thread_that_keeps_time_is_not_woken_by_each_check(
     wakes = []
     world.server.delay("check", 0.001)
     pool = await world.open_pool(check_after=0.0, max_lifetime=3600.0)
-    keeper = threads.housekeeper
+    keeper = events.housekeeper
     monkeypatch.setattr(keeper, "_gate", Gate(keeper._gate))
     for _ in range(300):  # more than deadlines that are cancelled and not yet swept out
         await world.lend(pool)
