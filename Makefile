@@ -61,7 +61,7 @@ example-shop: $(VENV)/.test ## See one shop in Flask, in Django and in FastAPI, 
 test: test-here test-integrations test-everywhere ## Run all tests, some in several environments
 
 .PHONY: test-here
-test-here: $(VENV)/.test tls pgbouncer
+test-here: $(VENV)/.test tls pgbouncer postgis
 	$(BIN)/python -m pytest $(BESIDE) $(ALONE:%=--ignore=%)
 	$(BIN)/python -m pytest $(ALONE)
 
@@ -90,6 +90,14 @@ pgbouncer: $(VENV)/.test ## Have a PgBouncer; on Debian, install it
 	  "tests behind a pooler need PgBouncer: install it" \
 	  "(Debian: apt-get install pgbouncer)$(,) or say where it is$(,)" \
 	  "as in 'EDGEPOOL_PGBOUNCER=/opt/bin/pgbouncer make test'")
+
+# With it come the libraries that GeoDjango is made of.
+.PHONY: postgis
+postgis: $(VENV)/.test ## Have a PostgreSQL with PostGIS; on Debian, install it
+	$(call installed,from support.postgis import bin_dir; bin_dir(),postgresql-postgis,\
+	  "tests of GeoDjango need a PostgreSQL with PostGIS$(,) and GEOS$(,) GDAL and PROJ:" \
+	  "install them (Debian: apt-get install postgresql-postgis)$(,) or say where the" \
+	  "server is$(,) as in 'EDGEPOOL_POSTGIS_BIN_DIR=/opt/postgresql/bin make test'")
 
 .PHONY: lint
 lint: $(VENV)/.lint ## Check format and lint

@@ -37,7 +37,7 @@ LAYERS = {
     "starlette": {"__init__"},
     "fastapi": {"__init__", "starlette"},
     "flask": {"__init__", "psycopg"},
-    "django": {"__init__"},
+    "django": {"__init__", "psycopg"},
     "sqlalchemy": {"__init__", "psycopg"},
 }
 

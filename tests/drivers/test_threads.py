@@ -207,6 +207,32 @@ async def test_the_thread_that_keeps_time_leaves_with_the_last_pool(world):
 
 
 @in_turns
+async def test_the_thread_that_keeps_time_is_not_woken_by_each_check(
+    world, monkeypatch
+):
+    class Gate:
+        def __init__(self, gate):
+            self.acquire, self.locked = gate.acquire, gate.locked
+            self._release = gate.release
+
+        def release(self):
+            wakes.append(world.now)
+            self._release()
+
+    wakes = []
+    world.server.delay("check", 0.001)
+    pool = await world.open_pool(check_after=0.0, max_lifetime=3600.0)
+    keeper = events.housekeeper
+    monkeypatch.setattr(keeper, "_gate", Gate(keeper._gate))
+    for _ in range(300):  # more than deadlines that are cancelled and not yet swept out
+        await world.lend(pool)
+        await world.sleep(0.01)
+
+    assert 300 == world.server.begun("check")
+    assert len(wakes) <= 1
+
+
+@in_turns
 async def test_workers_are_shared_and_leave_when_there_is_nothing_to_do(world):
     pools = [world.pool(max_lifetime=NEVER, open=True) for _ in range(3)]
     await world.quiet()

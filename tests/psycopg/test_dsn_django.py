@@ -113,12 +113,59 @@ def test_djangos_direct_address_is_what_differs_from_the_other(direct):
         ({"ENGINE": "mysql"}, "ENGINE is not a backend of PostgreSQL: 'mysql'"),
         (f"host=a password={SECRET} b", "it is not a connection string"),
         ({"HOTS": "db"}, "no setting 'HOTS'; did you mean HOST?"),
+        ({"hots": "db"}, "libpq has no parameter 'hots'; did you mean host?"),
     ],
 )
 def test_djangos_direct_address_is_validated(direct, said):
     refused = refusal({**DJANGO, "OPTIONS": {"direct": direct}})
 
     assert refused.startswith(f"OPTIONS['direct']: {said}")
+    assert SECRET not in refused
+
+
+def databases(**past):
+    """Give two of Django's: one behind a pooler, the other past it."""
+    options = {"sslmode": "disable", "assume_role": "app", "direct": "past"}
+    here = {**DJANGO, "TIME_ZONE": "Asia/Tokyo", "OPTIONS": options}
+    return {"default": here, "past": {**DJANGO, "HOST": "there", "USER": "", **past}}
+
+
+def test_djangos_direct_address_may_be_another_database():
+    theirs = {"sslmode": "require", "assume_role": "owner", "pool": {"max_size": 7}}
+    found = parse(databases(TIME_ZONE="UTC", OPTIONS=theirs))
+    direct = libpq(found.arguments["direct_conninfo"])
+
+    assert ("there", "require") == (direct["host"], direct["sslmode"])
+    assert "user" not in direct
+    assert "role=owner" in direct["options"]
+    assert "TimeZone=Asia/Tokyo" in direct["options"]
+    assert {"direct_conninfo"} == found.arguments.keys()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (databases()["default"], "give all databases, as in settings.DATABASES"),
+        (
+            {"default": databases()["default"], "pats": {}},
+            "the alias of another database; did you mean pats?",
+        ),
+        (databases(OPTIONS={"direct": "past"}), "of 'past' is 'past' itself"),
+        (databases(OPTIONS={"direct": "a=b"}), "is 'past', and that has an OPTIONS["),
+        (databases(ENGINE="mysql"), "is 'past': ENGINE is not a backend"),
+    ],
+)
+def test_djangos_other_database_is_validated(given, said):
+    refused = refusal(given)
+
+    assert refused.startswith("OPTIONS['direct'] ")
+    assert said in refused
+
+
+def test_a_direct_address_without_a_scheme_is_not_shown():
+    direct = f"me:{SECRET}@there/shop"
+    refused = refusal({**DJANGO, "OPTIONS": {"direct": direct}})
+
     assert SECRET not in refused
 
 

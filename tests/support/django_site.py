@@ -30,6 +30,7 @@ class Site:
         self.directory = directory / "site"
         shutil.copytree(SITE, self.directory)
         parameters = conninfo_to_dict(conninfo)
+        self.others = {}
         self.database = {
             "ENGINE": "edgepool.django",
             "NAME": parameters["dbname"],
@@ -48,7 +49,7 @@ class Site:
         return {
             **os.environ,
             "DJANGO_SETTINGS_MODULE": "notes.settings",
-            "SITE_DATABASE": json.dumps(self.database),
+            "SITE_DATABASES": json.dumps({"default": self.database, **self.others}),
         }
 
     def run(self, *command):

@@ -8,30 +8,21 @@ from __future__ import annotations
 
 import datetime
 import os
-import shutil
-import subprocess
-from pathlib import Path
 
 from edgepool.testing import PostgresServer
+from support import pg_builds
 
 WHERE = "EDGEPOOL_TLS_BIN_DIR"
 
 
 def bin_dir():
     """Give the folder of its programs."""
-    if said := os.environ.get(WHERE):
-        return Path(said)
-    places = [*Path("/usr/lib/postgresql").glob("*/bin")]
-    if pg_config := shutil.which("pg_config"):
-        command = [pg_config, "--bindir"]
-        places.append(Path(subprocess.check_output(command, text=True).strip()))
-    found = [place for place in places if (place / "postgres").is_file()]
-    if not found:
-        raise FileNotFoundError(
-            "tests over TLS need a PostgreSQL that was built with OpenSSL: `make tls`"
-            f" installs Debian's; or say where one is with {WHERE}"
-        )
-    return max(found, key=lambda place: [int(n) for n in place.parts if n.isdecimal()])
+    return pg_builds.bin_dir(
+        WHERE,
+        "tests over TLS need a PostgreSQL that was built with OpenSSL: `make tls`"
+        " installs Debian's",
+        lambda place: True,
+    )
 
 
 def server(**settings):

@@ -58,6 +58,9 @@ class Housekeeper:
         self._gate = Lock()
         self._gate.acquire()
         self._deadlines = Deadlines[Callback]()
+        # Until when the thread waits, if it does: maybe for one that was cancelled.
+        # What comes later need not wake it, or each check of a connection would.
+        self._waits_until = float("inf")
         self._calling: Callback | None = None
         self._thread: Thread | None = None
 
@@ -66,7 +69,7 @@ class Housekeeper:
         deadline: Deadline = []
         try:
             with self._lock:
-                sooner = when < self._deadlines.next
+                sooner = when < self._waits_until
                 deadline = self._deadlines.add(when, callback)
                 self._wake_up(sooner)
         except BaseException:
@@ -155,6 +158,7 @@ class Housekeeper:
                     self._calling = self._deadlines.first
                     self._deadlines.take_first()
                     return self._calling
+                self._waits_until = following
             self._gate.acquire(timeout=min(patience, TIMEOUT_MAX))
 
 

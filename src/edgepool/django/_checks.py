@@ -53,7 +53,9 @@ def _problems(connection: Any) -> Iterator[CheckMessage]:
     try:
         connection.make_pool()
     except ImproperlyConfigured as error:
-        yield Error(f"{error}.", hint=HINT, id="edgepool.E002")
+        hint = HINTS["direct" if "OPTIONS['direct']" in str(error) else "pool"]
+        end = "" if str(error).endswith("?") else "."
+        yield Error(f"{error}{end}", hint=hint, id="edgepool.E002")
         return
 
     options = settings["OPTIONS"]
@@ -66,11 +68,11 @@ def _problems(connection: Any) -> Iterator[CheckMessage]:
                 hint="Set OPTIONS['direct'] to the address of the database itself.",
                 id="edgepool.W001",
             )
-    elif _address(past_pooler(settings)) == _address(settings):
+    elif _address(past_pooler(settings), shares) == _address(settings, shares):
         yield Warning(
             f"{where}: OPTIONS['direct'] is the address that the database has anyhow.",
-            hint="Set it to the address of the database itself, past the pooler;"
-            " without a pooler, leave it out.",
+            hint="Set it to the address of the database itself, past the pooler, or to"
+            " the alias of one that leads there; without a pooler, leave it out.",
             id="edgepool.W002",
         )
     if shares and options.get("assume_role"):
@@ -82,11 +84,20 @@ def _problems(connection: Any) -> Iterator[CheckMessage]:
         )
 
 
-HINT = "OPTIONS['pool'] takes the arguments of edgepool.ConnectionPool."
+HINTS = {
+    "pool": "OPTIONS['pool'] takes the arguments of edgepool.ConnectionPool, and the"
+    " rest of OPTIONS libpq's parameters.",
+    "direct": "OPTIONS['direct'] takes a connection string, a dictionary, or the alias"
+    " of another of DATABASES.",
+}
 
 
-def _address(settings: Mapping[str, Any]) -> list[str]:
-    return [str(settings.get(name) or "") for name in NAMES.values()]
+def _address(settings: Mapping[str, Any], by_pooler: bool) -> list[str]:
+    # A pooler that shares sessions is not past itself, whoever comes.
+    names = ("NAME", "HOST", "PORT") if by_pooler else NAMES.values()
+    found = [settings.get(name) for name in names]
+    found += [settings["OPTIONS"].get(name) for name in ("service", "hostaddr")]
+    return [str(value or "") for value in found]
 
 
 def _not_ours(connection: Any) -> Iterator[CheckMessage]:

@@ -30,6 +30,11 @@ def find(alias: str, settings: Settings) -> ConnectionPool[Any] | None:
     return None
 
 
+def has(alias: str) -> bool:
+    """Tell whether there is any pool of an alias."""
+    return any(made.alias == alias for made in _made)
+
+
 def add(
     alias: str, settings: Settings, pool: ConnectionPool[Any]
 ) -> ConnectionPool[Any]:
@@ -54,13 +59,13 @@ def cut_off(settings: Settings) -> None:
     For what has to be alone: a database cannot be dropped, or be the template of
     another one, while somebody is connected to it.
     """
-    place = [settings.get(name) for name in ("HOST", "PORT", "NAME")]
-    there = [
-        made
-        for made in _made
-        if [made.settings[name] for name in ("HOST", "PORT", "NAME")] == place
-    ]
+    there = [made for made in _made if _place(made.settings) == _place(settings)]
     _close(there, 0.0)
+
+
+def _place(settings: Settings) -> list[str]:
+    # A port may be a number or a string.
+    return [str(settings[name]) for name in ("HOST", "PORT", "NAME")]
 
 
 def _close(these: list[_Made], timeout: float) -> None:

@@ -1,4 +1,7 @@
-"""What the settings of a database mean to a pool. Pure functions."""
+"""What the settings of a database mean to a pool.
+
+Pure functions, but for the look at another of `DATABASES`, if one is named.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,15 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
 
 from .. import ConnectionPool
+from ..psycopg._dsn_django import database_named, led_there
 
 Settings = Mapping[str, Any]
 
 # psycopg_pool's default, and so that of Django's pool.
 MAX_SIZE: Final = 4
-
-# Arguments of psycopg's `connect` that are no parameters of the connection string.
-FOR_PSYCOPG: Final = frozenset(
-    ("autocommit", "context", "cursor_factory", "prepare_threshold", "row_factory")
-)
 
 NAMES: Final = {
     "dbname": "NAME",
@@ -78,8 +78,25 @@ def pool_arguments(settings: Settings) -> dict[str, Any]:
     return arguments
 
 
+def direct_alias(settings: Settings) -> str | None:
+    """Return the alias of which `OPTIONS["direct"]` is the name; None: it is none.
+
+    Raises:
+        ImproperlyConfigured: there is no such database, or it leads nowhere.
+    """
+    direct = settings["OPTIONS"].get("direct")
+    try:
+        named = database_named(direct, connections.settings)
+    except ValueError as error:
+        raise ImproperlyConfigured(str(error)) from None
+    return None if named is None else direct
+
+
 def past_pooler(settings: Settings) -> dict[str, Any]:
     """Return the settings with `OPTIONS["direct"]` in the place of the address.
+
+    An address that is written down may be a part of one; that of another database is
+    all of it, with who connects there.
 
     Raises:
         ImproperlyConfigured: it is no address.
@@ -88,6 +105,8 @@ def past_pooler(settings: Settings) -> dict[str, Any]:
     direct = options.pop("direct", None)
     if direct is None:
         return dict(settings)
+    if (alias := direct_alias(settings)) is not None:
+        return led_there(settings, connections.settings[alias])
     try:
         pool = ConnectionPool({"ENGINE": "", "OPTIONS": {"direct": direct}})
     except ValueError as error:

@@ -19,18 +19,13 @@ from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.backends.postgresql import base
 
 from .. import ConnectionPool
+from ..psycopg._dsn import NOT_LIBPQ, must_be_libpqs
 from . import _pools, _threads
 from ._checks import DatabaseValidation
 from ._client import DatabaseClient
 from ._creation import DatabaseCreation
 from ._direct import Way
-from ._settings import (
-    FOR_PSYCOPG,
-    must_not_persist,
-    past_pooler,
-    pool_arguments,
-    wants_pool,
-)
+from ._settings import must_not_persist, past_pooler, pool_arguments, wants_pool
 
 # Poolers, as the pool has found them, that may give each transaction another session.
 SHARING = ("transaction", "undetermined")
@@ -68,27 +63,40 @@ class PooledWrapper(base.DatabaseWrapper):
             return self._connecting_from
         if self.alias == NO_DB_ALIAS or not wants_pool(self.settings_dict):
             return None
-        must_not_persist(self.settings_dict)
         found = _pools.find(self.alias, self.settings_dict)
         if found is None:
+            # As Django does: who sets an age later, as its own tests do, may.
+            if not _pools.has(self.alias):
+                must_not_persist(self.settings_dict)
             pool = self.make_pool()
             found = _pools.add(self.alias, self.settings_dict, pool)
         return found
 
-    def make_pool(self) -> ConnectionPool[Any]:
+    def make_pool(self, *, past_poolers: bool = False) -> ConnectionPool[Any]:
         """Make a pool from the settings; it is not opened.
+
+        Args:
+            past_poolers: whether its own connections lead to `OPTIONS["direct"]`.
 
         Raises:
             ImproperlyConfigured: the settings cannot be; says which, and why.
         """
         try:
-            return self._make_pool()
+            direct = None
+            settings = dict(self.settings_dict)
+            if settings["OPTIONS"].get("direct") is not None:
+                past = past_pooler(settings)
+                direct = type(self)(past, self.alias)._split_parameters()[0]
+                settings = past if past_poolers else settings
+            return self._make_pool(settings, direct)
         except (ImproperlyConfigured, TypeError, ValueError) as error:
             raise ImproperlyConfigured(f"DATABASES[{self.alias!r}]: {error}") from error
 
-    def _make_pool(self) -> ConnectionPool[Any]:
+    def _make_pool(
+        self, settings: dict[str, Any], direct: dict[str, Any] | None
+    ) -> ConnectionPool[Any]:
         # None of a thread's own things: the pool lives on.
-        cls, alias, settings = type(self), self.alias, dict(self.settings_dict)
+        cls, alias = type(self), self.alias
         parameters, kwargs = cls(settings, alias)._split_parameters()
         arguments = pool_arguments(settings)
         if settings["CONN_HEALTH_CHECKS"]:
@@ -107,9 +115,6 @@ class PooledWrapper(base.DatabaseWrapper):
             if users is not None:
                 users(connection)
 
-        direct = None
-        if settings["OPTIONS"].get("direct") is not None:
-            direct = cls(past_pooler(settings), alias)._split_parameters()[0]
         # As one of Django's databases, for the errors about what it says of the pool.
         options = {**parameters, "pool": {"name": alias, **arguments}}
         return ConnectionPool(
@@ -122,8 +127,9 @@ class PooledWrapper(base.DatabaseWrapper):
     def _split_parameters(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the parameters of the connection string, and what psycopg takes."""
         parameters = self.get_connection_params()
-        given = FOR_PSYCOPG & parameters.keys()
+        given = parameters.keys() & NOT_LIBPQ
         kwargs = {name: parameters.pop(name) for name in given}
+        must_be_libpqs(parameters)
         return parameters, kwargs
 
     def close_pool(self) -> None:
@@ -225,7 +231,7 @@ class PooledWrapper(base.DatabaseWrapper):
         """
         if not self.in_atomic_block and self._way is None:
             self.close()
-            self._way = Way(self.make_pool())
+            self._way = Way(self.make_pool(past_poolers=True))
 
     @contextmanager
     def past_poolers(self) -> Generator[None, None, None]:

@@ -13,9 +13,10 @@ from typing import Any, Final
 from urllib.parse import quote, unquote
 
 import psycopg
+from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict
 
-from ._dsn_parameters import Taken, is_mapping, is_taken, translate
+from ._dsn_parameters import Taken, did_you_mean, is_mapping, is_taken, translate
 
 # Arguments of `connect` that psycopg keeps from libpq.
 NOT_LIBPQ: Final = (
@@ -102,6 +103,20 @@ def parameters_of(dsn: Dsn) -> dict[str, Any]:
         return conninfo_to_dict(dsn.conninfo)
     except psycopg.Error:  # its text may show a part of a password
         raise ValueError("it is not a connection string") from None
+
+
+def must_be_libpqs(parameters: Mapping[Any, Any]) -> None:
+    """Refuse parameters that nobody knows, before libpq does so at the first connect.
+
+    Raises:
+        ValueError: there is one; says which, and which was meant.
+    """
+    known = [option.keyword.decode() for option in pq.Conninfo.get_defaults()]
+    for name, value in parameters.items():
+        is_known = name in known or name in NOT_LIBPQ or is_taken(name)
+        if not is_known and value is not None and not str(name).isupper():
+            hint = did_you_mean(str(name), known)
+            raise ValueError(f"libpq has no parameter {name!r}{hint}")
 
 
 # --- URLs -----------------------------------------------------------------------------

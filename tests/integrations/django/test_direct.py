@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import psycopg
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.db import OperationalError, connections, transaction
 from django.db.transaction import TransactionManagementError
+from django.test.utils import setup_databases, teardown_databases
 
 from edgepool.django import direct
 from support.pg import hung_up
 
 NOWHERE = 1  # a port at which nobody listens
+# Django would have a default database first.
+ALONE = {"DEPENDENCIES": []}
+
+# Of the database that is the direct way, if it has an alias.
+ENGINES = {"alias": "edgepool.django", "stock": "django.db.backends.postgresql"}
 MANY = "select generate_series(1, 5000)"
 
 
@@ -38,9 +45,13 @@ def ways(server, bouncer):
     return pooler.conninfo_for(application_name="pooled"), server.conninfo
 
 
-@pytest.fixture(params=["dsn", "url", "dictionary", "Django's"])
-def written(request, server):
+@pytest.fixture(params=["dsn", "url", "dictionary", "Django's", "alias", "stock"])
+def written(request, server, database):
     """The server's address in all forms."""
+    if request.param in ENGINES:
+        return database(
+            server.conninfo, sslmode="disable", ENGINE=ENGINES[request.param]
+        )
     return {
         "dsn": server.conninfo,
         "url": server.url,
@@ -209,6 +220,101 @@ def test_a_mirror_in_tests_is_used_there(database, server):
 
     assert is_direct(alias)
     assert connections[alias].pool.statistics().in_use
+
+
+# --- the alias of another database ----------------------------------------------------
+
+
+def ask(alias, query):
+    with connections[alias].cursor() as cursor:
+        cursor.execute(query)
+        return cursor.fetchone()[0]
+
+
+@pytest.fixture(params=ENGINES.values(), ids=ENGINES)
+def past(request, server, database):
+    """A database that is only there to be the direct way; Django's pool is on, too."""
+    return database(server.conninfo, ENGINE=request.param, pool=True, TEST=dict(ALONE))
+
+
+def test_who_connects_there_is_who_connects_as_that_alias(database, admin):
+    admin.execute("create role owner_of_all login; grant pg_monitor to owner_of_all")
+    past = database(USER="owner_of_all", assume_role="pg_monitor")
+    alias = database(PORT=NOWHERE, direct=past, assume_role="nobody", sslmode="require")
+    try:
+        with direct(alias):
+            assert "pg_monitor" == ask(alias, "select current_user")
+            assert "owner_of_all" == ask(alias, "select session_user")
+    finally:
+        admin.execute("drop role owner_of_all")
+
+
+def test_what_is_made_of_a_connection_stays_as_it_is_there(database, past):
+    level = psycopg.IsolationLevel.SERIALIZABLE
+    entries = {"TIME_ZONE": "Asia/Tokyo", "isolation_level": level}
+    alias = database(PORT=NOWHERE, direct=past, prepare_threshold=7, **entries)
+    with direct(alias) as connection, transaction.atomic(using=alias):
+        assert "Asia/Tokyo" == ask(alias, "show timezone")
+        assert "serializable" == ask(alias, "show transaction_isolation")
+        assert 7 == connection.connection.prepare_threshold
+
+
+def test_the_pools_own_direct_connections_go_there(database, past):
+    with connections[database(PORT=NOWHERE, direct=past)].pool.direct() as conn:
+        assert conn.execute("select 1").fetchone()
+
+
+def test_a_direct_alias_that_leads_to_the_pooler_is_refused(database, ways):
+    pooled, _ = ways
+    alias = database(pooled, direct=database(pooled))
+    with direct(alias), pytest.raises(OperationalError) as caught:
+        is_direct(alias)
+
+    assert "direct_conninfo leads to a pooler" in str(caught.value.__cause__.__cause__)
+
+
+@pytest.mark.parametrize("keepdb", [False, True])
+def test_that_database_is_the_same_in_tests_and_both_are_as_before_afterwards(
+    database, past, admin, keepdb
+):
+    alias = database(NAME="made", PORT=NOWHERE, direct=past, TEST=dict(ALONE))
+    # Django's tests are in the one that comes first, and its own would not make ours
+    # let go of it.
+    settings = connections.settings
+    settings[past] = settings.pop(past)
+    before = {name: dict(settings[name]) for name in (alias, past)}
+    made = setup_databases(0, False, aliases=before)
+    with connections[alias].cursor() as cursor:
+        cursor.execute("create table shared ()")
+
+    assert 0 == ask(past, "select count(*) from shared")
+
+    teardown_databases(made, 0, keepdb=keepdb)
+    there = "select count(*) from pg_database where datname = 'test_made'"
+
+    assert (int(keepdb),) == admin.execute(there).fetchone()
+    assert before == {name: connections[name].settings_dict for name in before}
+
+    # Not if anybody were still connected to it.
+    admin.execute("drop database if exists test_made")
+
+
+def test_mirrors_are_as_before_after_the_tests(database, server, admin):
+    primary = database(NAME="mirrored", TEST=dict(ALONE))
+    mirror = database(PORT=NOWHERE, direct=server.conninfo, TEST={"MIRROR": primary})
+    before = dict(connections[mirror].settings_dict)
+    made = setup_databases(0, False, aliases={primary})
+
+    assert "test_mirrored" == ask(mirror, "select current_database()")
+
+    pool = connections[mirror].pool
+    connections[mirror].close()
+    teardown_databases(made, 0, keepdb=True)
+
+    assert before == connections[mirror].settings_dict
+    assert pool.closed
+
+    admin.execute("drop database test_mirrored")
 
 
 # --- behind a pooler ------------------------------------------------------------------

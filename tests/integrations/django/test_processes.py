@@ -16,6 +16,29 @@ from support.parity import poll_until
 
 NOWHERE = 1  # a port at which nobody listens
 
+# Tests that use both of two databases.
+BOTH = """
+from django.db import connections
+from django.test import TransactionTestCase
+
+from .models import Note
+
+
+class One(TransactionTestCase):
+    databases = {"default", "past"}
+
+    def test_both_are_one(self):
+        Note.objects.create(text="hello")
+
+        assert 1 == Note.objects.using("past").count()
+        names = {connections[alias].settings_dict["NAME"] for alias in self.databases}
+        assert 1 == len(names), names
+
+
+class Two(One):
+    pass
+"""
+
 
 def reloaded(ask, source, before):
     """Change a file until the process that serves is another one.
@@ -41,6 +64,12 @@ def site(tmp_path, conninfo, admin):
     return Site(tmp_path, conninfo)
 
 
+def left_by(admin):
+    """Give the names of the databases that tests have left."""
+    left = "select datname from pg_database where datname like 'test_notes%'"
+    return sorted(name for (name,) in admin.execute(left).fetchall())
+
+
 def test_djangos_test_runner_works_in_parallel_and_past_a_pooler(
     tmp_path, conninfo, server, admin
 ):
@@ -51,10 +80,21 @@ def test_djangos_test_runner_works_in_parallel_and_past_a_pooler(
     assert "Ran 5 tests" in site.run(
         "manage.py", "test", "--parallel=2", "--verbosity=1"
     )
+    assert [] == left_by(admin)
 
-    left = "select datname from pg_database where datname like 'test_notes%'"
 
-    assert [] == admin.execute(left).fetchall()
+def test_the_database_that_is_the_direct_way_is_the_same_in_parallel_tests(
+    tmp_path, conninfo, admin
+):
+    site = Site(tmp_path, conninfo, direct="past")
+    past = {**site.database, "ENGINE": "django.db.backends.postgresql"}
+    site.others["past"] = {**past, "OPTIONS": {"pool": True}}
+    site.database["PORT"] = NOWHERE
+    site.database["TEST"] = {"NAME": "test_notes"}
+    Path(site.directory, "notes", "tests.py").write_text(BOTH)
+
+    assert "Ran 2 tests" in site.run("manage.py", "test", "--parallel=2")
+    assert [] == left_by(admin)
 
 
 def test_runserver_reloads_and_leaves_no_session_behind(site, sessions):

@@ -1,9 +1,9 @@
-"""Settings; those of the database are in the environment, as JSON."""
+"""Settings; those of the databases are in the environment, as JSON."""
 
 import json
 import os
 
-DATABASES = {"default": json.loads(os.environ["SITE_DATABASE"])}
+DATABASES = json.loads(os.environ["SITE_DATABASES"])
 INSTALLED_APPS = ["edgepool.django", "notes"]
 ROOT_URLCONF = "notes.urls"
 ALLOWED_HOSTS = ["*"]
