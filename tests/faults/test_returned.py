@@ -363,6 +363,36 @@ async def test_what_is_dropped_gives_its_place_back(colour, server, conninfo):
         assert 2 == pool.statistics().leaked
 
 
+async def holding(pool, query):
+    """Borrow at the second step, and return at the end; to be sent itself."""
+    me = yield
+    conn = await result(pool.getconn())
+    try:
+        if query:
+            await execute(conn, query)
+        yield me
+    finally:
+        await result(pool.putconn(conn))
+
+
+@pytest.mark.filterwarnings("ignore:.*was dropped instead of returned")
+@pytest.mark.parametrize("query", ["", "select 1"], ids=["clean", "dirty"])
+async def test_what_a_dropped_generator_returns_is_not_lent_again(
+    colour, server, conninfo, query
+):
+    """The garbage collector first gives its place away, and then has it end."""
+    async with colour.pool(conninfo, min_size=0, max_size=2) as pool:
+        for _ in range(2):
+            generator = holding(pool, query)
+            await generator.asend(None)
+            await generator.asend(generator)
+        assert 2 == pool.statistics().in_use
+        del generator
+        gc.collect()
+
+        await conserved(pool, server, application_name(conninfo))
+
+
 @pytest.mark.filterwarnings("ignore:.*was dropped instead of returned")
 async def test_a_leak_is_told_with_its_place(colour, server, conninfo, caplog):
     async def lose():

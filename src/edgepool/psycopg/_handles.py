@@ -175,7 +175,8 @@ def renewed(conn: C) -> C:
     """
     session: Session[C] = conn._edgepool  # type: ignore[attr-defined]
     entry = session.tether()
-    assert entry is not None
+    if entry is None:
+        return conn  # it was lost, and is only closed now
     if session.spare is None or getrefcount(session.spare) > ALONE:
         session.spare, fresh = session.copies(conn)
     else:
