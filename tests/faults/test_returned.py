@@ -14,6 +14,7 @@ from decimal import Decimal
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
+from psycopg.pq import TransactionStatus
 from psycopg.types.composite import CompositeInfo, register_composite
 from psycopg.types.range import Range
 
@@ -292,6 +293,21 @@ async def test_who_is_about_to_send_a_statement_does_not_reach_the_next_borrower
         assert await lend(pool) != before
 
         await conserved(pool, server, application_name(conninfo))
+
+
+async def test_what_somebody_waits_for_is_cut_off_and_not_freed(colour, proxy):
+    """psycopg in C works on libpq's memory, and the event loop on the descriptor."""
+    async with colour.pool(proxy.conninfo(), min_size=1, max_size=1) as pool:
+        conn = await result(pool.getconn())
+        pgconn = conn.pgconn
+        proxy.black_hole()
+        running = spawn(execute, conn, "select 1")
+        await eventually(lambda: pgconn.transaction_status == TransactionStatus.ACTIVE)
+        await result(pool.putconn(conn))
+
+        with pytest.raises(psycopg.Error):
+            await running
+        proxy.restore()
 
 
 async def as_coroutine(function, *arguments):
