@@ -14,6 +14,7 @@ from decimal import Decimal
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
+from psycopg.pq import TransactionStatus
 from psycopg.types.composite import CompositeInfo, register_composite
 from psycopg.types.range import Range
 
@@ -294,6 +295,21 @@ async def test_who_is_about_to_send_a_statement_does_not_reach_the_next_borrower
         await conserved(pool, server, application_name(conninfo))
 
 
+async def test_what_somebody_waits_for_is_cut_off_and_not_freed(colour, proxy):
+    """psycopg in C works on libpq's memory, and the event loop on the descriptor."""
+    async with colour.pool(proxy.conninfo(), min_size=1, max_size=1) as pool:
+        conn = await result(pool.getconn())
+        pgconn = conn.pgconn
+        proxy.black_hole()
+        running = spawn(execute, conn, "select 1")
+        await eventually(lambda: pgconn.transaction_status == TransactionStatus.ACTIVE)
+        await result(pool.putconn(conn))
+
+        with pytest.raises(psycopg.Error):
+            await running
+        proxy.restore()
+
+
 async def as_coroutine(function, *arguments):
     await result(function(*arguments))
 
@@ -361,6 +377,36 @@ async def test_what_is_dropped_gives_its_place_back(colour, server, conninfo):
         await conserved(pool, server, application_name(conninfo))
 
         assert 2 == pool.statistics().leaked
+
+
+async def holding(pool, query):
+    """Borrow at the second step, and return at the end; to be sent itself."""
+    me = yield
+    conn = await result(pool.getconn())
+    try:
+        if query:
+            await execute(conn, query)
+        yield me
+    finally:
+        await result(pool.putconn(conn))
+
+
+@pytest.mark.filterwarnings("ignore:.*was dropped instead of returned")
+@pytest.mark.parametrize("query", ["", "select 1"], ids=["clean", "dirty"])
+async def test_what_a_dropped_generator_returns_is_not_lent_again(
+    colour, server, conninfo, query
+):
+    """The garbage collector first gives its place away, and then has it end."""
+    async with colour.pool(conninfo, min_size=0, max_size=2) as pool:
+        for _ in range(2):
+            generator = holding(pool, query)
+            await generator.asend(None)
+            await generator.asend(generator)
+        assert 2 == pool.statistics().in_use
+        del generator
+        gc.collect()
+
+        await conserved(pool, server, application_name(conninfo))
 
 
 @pytest.mark.filterwarnings("ignore:.*was dropped instead of returned")

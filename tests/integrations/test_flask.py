@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import re
+import sys
 import threading
 
 import pytest
@@ -74,6 +75,8 @@ ENDINGS = {
     "handled": lambda db: {}["missing"],
     "unhandled": lambda db: 1 / 0,
     "a query fails": lambda db: str(db.connection.execute("select 1 / 0")),
+    "stop 0": lambda db: sys.exit(0),
+    "stop 1": lambda db: sys.exit(1),
     "committed first": committed_first,
 }
 
@@ -128,6 +131,16 @@ def test_what_a_request_did_is_kept_unless_it_ends_in_an_error(
 
     assert status == response.status_code
     assert ([1] if kept else []) == rows()
+    assert 0 == in_use(db, app)
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_a_worker_that_is_told_to_stop_at_once_keeps_nothing(app, db, rows, status):
+    """As gunicorn's, whose handler of the signal raises SystemExit in the view."""
+    with pytest.raises(SystemExit):
+        app.test_client().get(f"/1/stop {status}")
+
+    assert [] == rows()
     assert 0 == in_use(db, app)
 
 
@@ -300,6 +313,21 @@ def test_a_context_in_the_handler_of_an_exception_is_not_rolled_back_for_that(
     except ZeroDivisionError:
         with app.app_context():
             db.connection.execute(f"insert into {table} values (1)")
+
+    assert [1] == rows()
+
+
+def test_a_context_in_a_handler_is_not_rolled_back_whatever_it_handles_itself(
+    app, db, table, rows
+):
+    try:
+        raise ZeroDivisionError
+    except ZeroDivisionError:
+        with app.app_context():
+            try:
+                raise LookupError
+            except LookupError:
+                db.connection.execute(f"insert into {table} values (1)")
 
     assert [1] == rows()
 

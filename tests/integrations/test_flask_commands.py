@@ -154,3 +154,20 @@ def test_what_a_command_did_is_kept_if_it_succeeds(app, rows, table, ending):
 
     assert ([1] if status == 0 else []) == rows()
     assert (ending in [*ENDINGS][:4]) == (status == 0)
+
+
+def test_a_command_that_raises_what_it_has_handled_has_failed(app, rows, table):
+    db = EdgePool(app)
+
+    @app.cli.command("work")
+    def work():
+        try:
+            fail()
+        except ZeroDivisionError:
+            db.connection.execute(f"insert into {table} values (1)")
+            raise
+
+    status, _ = run(app, "work")
+
+    assert 1 == status
+    assert [] == rows()

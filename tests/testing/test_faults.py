@@ -108,6 +108,17 @@ async def test_what_fell_into_a_black_hole_comes_out_of_it(pool, faults):
         assert 7 == await asked
 
 
+async def test_what_is_lost_in_a_black_hole_is_lost_at_its_end(pool, faults):
+    async with pool() as pool:
+        await result(pool.wait())
+        with faults.black_hole():
+            faults.lose_connections()
+            assert 1 == faults._proxy.links
+        assert 0 == faults._proxy.links
+
+        await lend(pool)
+
+
 def test_faults_need_one_host_to_stand_before():
     with pytest.raises(ValueError, match="one host for TCP, not '/tmp'"):
         Faults("host=/tmp dbname=x")

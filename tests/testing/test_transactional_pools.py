@@ -335,6 +335,24 @@ async def test_a_cancel_that_blocks_blocks_nobody_else(transactional):
         await run_and_cancel(conn, lambda: in_thread(conn.cancel))
 
 
+async def test_a_cancel_ends_one_statement_and_not_the_next(transactional):
+    async with transactional() as pool, entered(pool.connection()) as conn:
+        await result(conn.set_autocommit(True))
+        ended = threading.Event()
+
+        def cancel():
+            conn.cancel()
+            ended.set()
+
+        await run_and_cancel(conn, lambda: in_background(cancel))
+        while not ended.is_set():
+            await execute(conn, "select pg_sleep(0.01)")
+
+
+async def in_background(job):
+    threading.Thread(target=job).start()
+
+
 async def run_and_cancel(conn, cancel):
     started = threading.Event()
     conn.add_notice_handler(lambda notice: started.set())

@@ -163,7 +163,7 @@ class Tether(ref["Entry[T]"], Generic[T]):
         lost: called with the tether when the entry is no more.
     """
 
-    __slots__ = ("away", "borrower", "borrows", "note", "owner", "usage_time")
+    __slots__ = ("away", "borrower", "borrows", "lost", "note", "owner", "usage_time")
 
     def __init__(  # pyright: ignore[reportInconsistentConstructor]
         self, entry: Entry[T], lost: Callable[[Any], None]
@@ -171,6 +171,9 @@ class Tether(ref["Entry[T]"], Generic[T]):
         super().__init__(entry, lost)  # type: ignore[call-arg]
         hash(self)  # it is the entry's, and kept from the first time on
         self.away: Away | None = None
+        # Whether the entry was garbage-collected. It may come back all the same: the
+        # collector wakes a generator to its end after it has told of what it drops.
+        self.lost = False
         self.borrows = 0
         self.usage_time = 0.0
         # Who has to return it, if that is known: the identity of a thread or a task.

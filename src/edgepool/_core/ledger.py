@@ -188,8 +188,8 @@ class Ledger(Generic[T]):
             self._emit(Abort(entry))
 
     def left(self, entry: Entry[T]) -> bool:
-        """Tell whether `abort` took this entry out meanwhile; end it if so."""
-        if entry.tether in self.tethers:
+        """Tell whether this entry was taken out meanwhile, or lost; end it if so."""
+        if entry.tether in self.tethers and not entry.tether.lost:
             return False
         if entry.state is not State.GONE and entry.connected:
             self._emit(Close(entry))

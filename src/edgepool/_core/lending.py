@@ -84,10 +84,10 @@ class Lending(Planner[T]):
         """
         if entry.state is not IN_USE:
             self._must_be_out(entry)
-        expires_at = entry.expires_at
-        if not (self._calm and now < expires_at):
+        tether, expires_at = entry.tether, entry.expires_at
+        if tether.lost or not (self._calm and now < expires_at):
             return self.returned
-        entry.tether.usage_time += now - entry.lent_at
+        tether.usage_time += now - entry.lent_at
         entry.idle_since = entry.proven_at = now
         entry.state = IDLE
         self._push_idle(entry)

@@ -102,6 +102,7 @@ class Planner(Generic[T]):
         """
 
     def _drop(self, tether: Tether[T]) -> None:
+        tether.lost = True
         if tether in self._ledger.tethers:  # else it has left in order
             self.nudge()
 

@@ -6,8 +6,10 @@ import asyncio
 import sys
 from contextlib import AbstractContextManager, ExitStack
 from threading import Lock
+from types import TracebackType
 from typing import Any, cast
 
+import click
 from click.exceptions import Exit
 from psycopg_pool.abc import CT
 
@@ -22,7 +24,7 @@ class Borrowed:
         # An async view may use threads, and they share its context.
         self._lock = Lock()
         self._loans: dict[str, tuple[AbstractContextManager[Any], Any]] = {}
-        self._handled = sys.exc_info()[1]
+        self._handled = _passing()
 
     def connection(self, name: str, pool: ConnectionPool[CT]) -> CT:
         """Return the context's connection of a pool; borrow it the first time."""
@@ -45,17 +47,25 @@ class Borrowed:
         """
         with self._lock:
             loans, self._loans = self._loans, {}
-        if error is None:
-            # Older releases of click end the context of a command without telling it
-            # the exception: that is on its way now, and was not when this began.
-            passing = sys.exc_info()[1]
-            error = None if passing is self._handled else passing
-        if _is_success(error):
-            error = None
         ending = ExitStack()
         for block, _ in reversed(loans.values()):
             ending.push(block)
         ending.__exit__(type(error) if error else None, error, None)
+
+    def failure(self, error: BaseException | None) -> BaseException | None:
+        """Tell what has failed when a context that is no request's ends by an error."""
+        if error is None and click.get_current_context(silent=True) is not None:
+            # Older releases of click end the context of a command without telling it
+            # the exception: that is on its way now, and was not when this began.
+            passing = _passing()
+            error = None if passing == self._handled else passing[0]
+        return None if _is_success(error) else error
+
+
+def _passing() -> tuple[BaseException | None, TracebackType | None]:
+    """Return the exception that is handled or on its way, and how far it has come."""
+    error = sys.exc_info()[1]
+    return error, None if error is None else error.__traceback__
 
 
 def _is_success(error: BaseException | None) -> bool:

@@ -82,8 +82,8 @@ class EdgePool(Generic[CT]):
         pool = make_pool(self._pool_class, app.config, keys, self._arguments, name)
         if EXTENSION not in app.extensions:
             app.after_request(_after_request)
-            app.teardown_request(_teardown)
-            app.teardown_appcontext(_teardown)
+            app.teardown_request(_teardown_request)
+            app.teardown_appcontext(_teardown_appcontext)
             app.cli.add_command(commands)
             app.extensions[EXTENSION] = pools
         pools.add(self.name, self, pool, keys)
@@ -153,7 +153,15 @@ def _after_request(response: R) -> R:
     return response
 
 
-def _teardown(error: BaseException | None) -> None:
+def _teardown_request(error: BaseException | None) -> None:
+    # Also at a SystemExit(0): a server that stops at once has its worker raise that in
+    # the midst of a request.
     borrowed: Borrowed | None = g.pop(BORROWED, None)
     if borrowed is not None:
         borrowed.end(error)
+
+
+def _teardown_appcontext(error: BaseException | None) -> None:
+    borrowed: Borrowed | None = g.pop(BORROWED, None)
+    if borrowed is not None:
+        borrowed.end(borrowed.failure(error))

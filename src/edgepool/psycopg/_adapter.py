@@ -14,8 +14,8 @@ import psycopg
 from psycopg_pool.abc import CT
 
 from .._adapter import PermanentError
-from ._adapter_base import CommonAdapter, must_be_idle
-from ._cancel import send
+from ._adapter_base import CommonAdapter, is_in_use, must_be_idle
+from ._cancel import send, shut_down
 from ._connecting import (
     ASK_AGAIN,
     attempted,
@@ -158,5 +158,9 @@ class ConnectionAdapter(CommonAdapter[CT]):
         """Close it for real, whatever `close_returns` says."""
         conn._pool = None
         if (pgconn := pgconn_behind(conn)) is not None:
+            if is_in_use(conn):
+                shut_down(pgconn)
+                session_of(conn).forget()
+                return
             conn.pgconn = pgconn
         type(conn).close(conn)

@@ -240,6 +240,15 @@ class CommonAdapter(Connecting[C]):
         return "reset", self._reset
 
 
+def is_in_use(conn: BaseConnection[Any]) -> bool:
+    """Tell whether somebody else may be at work on a connection that was returned.
+
+    Then libpq's memory is not to be freed: that happens when he has let go of it.
+    """
+    session = getattr(conn, "_edgepool", None)
+    return session is not None and session.is_contended
+
+
 def must_be_idle(conn: BaseConnection[Any], kind: str, callback: object) -> None:
     """Raise if a callback of the user's has left something open."""
     status = conn.pgconn.transaction_status

@@ -17,8 +17,8 @@ import psycopg
 from psycopg_pool.abc import ACT
 
 from .._adapter import PermanentError
-from ._adapter_base import CommonAdapter, must_be_idle
-from ._cancel import request_cancel, send_async
+from ._adapter_base import CommonAdapter, is_in_use, must_be_idle
+from ._cancel import request_cancel, send_async, shut_down
 from ._connecting import (
     ASK_AGAIN,
     attempted,
@@ -193,5 +193,9 @@ class AsyncConnectionAdapter(CommonAdapter[ACT]):
         """Close it for real, whatever `close_returns` says."""
         conn._pool = None
         if (pgconn := pgconn_behind(conn)) is not None:
+            if is_in_use(conn):
+                shut_down(pgconn)
+                session_of(conn).forget()
+                return
             conn.pgconn = pgconn
         await type(conn).close(conn)

@@ -131,7 +131,7 @@ def _twin(pgconn: abc.PGconn) -> socket.socket | None:
         return None
 
 
-def _shut_down(pgconn: abc.PGconn) -> None:
+def shut_down(pgconn: abc.PGconn) -> None:
     if (twin := _twin(pgconn)) is not None:
         with twin, suppress(OSError):
             twin.shutdown(socket.SHUT_RDWR)
@@ -159,9 +159,9 @@ class Cancellations:
         request = request_cancel(pgconn)
         if request is not None and not pooled:
             self._prepared[pgconn] = request
-        elif request is not None and send_apart(request, pgconn, _shut_down):
+        elif request is not None and send_apart(request, pgconn, shut_down):
             return
-        _shut_down(pgconn)
+        shut_down(pgconn)
 
     def prepare(self, pgconn: abc.PGconn) -> None:
         """Prepare the request for a query that goes on though nobody waits for it."""

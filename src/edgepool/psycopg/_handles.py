@@ -106,6 +106,10 @@ class Session(Snapshot[C]):
         pgconn.notify_handler = partial(BaseConnection._notify_handler, find)
         conn.pgconn = self.refusal
 
+    def forget(self) -> None:
+        """Leave libpq's connection to whoever uses it; a log may keep the object."""
+        self.pgconn = self.refusal
+
     def copies(self, conn: C) -> tuple[C | None, C]:
         """Make a new object; return what is a spare one from then on, and that one.
 
@@ -175,7 +179,8 @@ def renewed(conn: C) -> C:
     """
     session: Session[C] = conn._edgepool  # type: ignore[attr-defined]
     entry = session.tether()
-    assert entry is not None
+    if entry is None:
+        return conn  # it was lost, and is only closed now
     if session.spare is None or getrefcount(session.spare) > ALONE:
         session.spare, fresh = session.copies(conn)
     else:

@@ -114,7 +114,9 @@ def take_back(
             conn.pgconn = session.refusal
         # Whoever takes psycopg's lock from now on is refused. Who has it may be about
         # to send a statement: another thread, as that of a request that was cancelled.
-        if pool._is_shared and not locked and mine.lock.locked():
+        # Or wait for the server: another task, as one that ends a stream.
+        may_wait = pool._is_shared or not clean
+        if may_wait and not locked and mine.lock.locked():
             session.is_contended, clean = True, False
         if not clean:
             renewed(conn)

@@ -58,7 +58,8 @@ class Faults:
     def lose_connections(self) -> None:
         """End every connection that there is, without a farewell; new ones are taken.
 
-        What a crash or a firewall does.
+        What a crash or a firewall does. In a `black_hole` nobody hears of it before
+        the end of that.
         """
         self._proxy.reset_present()
 

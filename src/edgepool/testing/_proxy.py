@@ -109,6 +109,12 @@ def _shut(end: socket.socket) -> None:
         end.shutdown(socket.SHUT_RDWR)
 
 
+def _wait_for_resets(links: list[_Link]) -> None:
+    for link in links:
+        if link.reset and link.open.is_set() and not link.lost:
+            link.thread.join(PATIENCE)
+
+
 def _reset_at_close(end: socket.socket) -> None:
     with suppress(OSError):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -221,8 +227,10 @@ class Proxy:
         """Deliver again, also what was held up."""
         self._resetting = False
         self.open.set()
-        for link in list(self._links):
+        links = list(self._links)
+        for link in links:
             link.open.set()
+        _wait_for_resets(links)
 
     def forget(self) -> None:
         """Deliver again, but nothing ever of the connections that there are.
@@ -249,9 +257,7 @@ class Proxy:
             present = list(self._links)
         for link in present:
             link.end_by_reset()
-        for link in present:
-            if link.open.is_set() and not link.lost:
-                link.thread.join(PATIENCE)
+        _wait_for_resets(present)
 
     def cut(self) -> None:
         """End every connection that there is."""

@@ -27,11 +27,12 @@ from weakref import finalize, ref
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import Conninfo
+from psycopg.waiting import wait_conn
 from psycopg_pool.abc import ACT, CT
 
 from edgepool import AsyncConnectionPool, ConnectionPool
 from edgepool._places import place
-from edgepool.psycopg._cancel import request_cancel, send
+from edgepool.psycopg._cancel import GLANCE, deliver, request_cancel
 from edgepool.psycopg._connecting import resolved, result_of
 from edgepool.psycopg._detection import Detection
 from edgepool.psycopg._direct import note_place
@@ -125,8 +126,13 @@ def _cancel(conn: Callable[[], Any]) -> None:
     """Do what `cancel` of psycopg's connections does."""
     mine = conn()
     pgconn = None if mine is None else mine.pgconn
-    if pgconn is not None and (request := request_cancel(pgconn)) is not None:
-        send(request, pgconn)
+    if pgconn is None or (request := request_cancel(pgconn)) is None:
+        return
+    # Once: the connection lives on, and another request would end what comes next.
+    try:
+        wait_conn(deliver(request), interval=GLANCE)
+    finally:
+        request.finish()
 
 
 class _Plain(psycopg.Connection[Any]):
