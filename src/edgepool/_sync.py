@@ -136,6 +136,7 @@ class Pool(Face[T, Adapter[T]]):
         borrowed are cut off. Leaves no thread behind. Without effect on a closed pool.
         """
         engine = self._engine
+        hanging, self._hanging = self._hanging, HANGING
         was_open = engine.core.open
         if not (was_open or engine.core.fresh or engine.statistics().size):
             return
@@ -143,7 +144,6 @@ class Pool(Face[T, Adapter[T]]):
         if until != until:
             raise no_number(timeout)
         engine.tell(engine.core.close)
-        hanging, self._hanging = self._hanging, HANGING
         soon = min(until, engine.clock() + hanging)
         waiter = engine.park(engine.core.when_empty, soon)
         if hangs := waiter.refusal is not None and soon < until:
