@@ -136,17 +136,18 @@ class Pool(Face[T, Adapter[T]]):
         borrowed are cut off. Leaves no thread behind. Without effect on a closed pool.
         """
         engine = self._engine
-        hanging, self._hanging = self._hanging, HANGING
         was_open = engine.core.open
-        if not (was_open or engine.core.fresh or engine.statistics().size):
-            return
+        # Of a pool that is closed and empty, only what was given up is at work yet.
+        hangs = not (was_open or engine.statistics().size)
         until = engine.clock() + timeout
         if until != until:
             raise no_number(timeout)
         engine.tell(engine.core.close)
+        hanging, self._hanging = self._hanging, HANGING
         soon = min(until, engine.clock() + hanging)
         waiter = engine.park(engine.core.when_empty, soon)
-        if hangs := waiter.refusal is not None and soon < until:
+        if waiter.refusal is not None and soon < until:
+            hangs = True
             engine.tell(engine.core.abort_connects)
             waiter = engine.park(engine.core.when_empty, until)
         if waiter.refusal is not None:
