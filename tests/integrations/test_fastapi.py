@@ -375,7 +375,7 @@ async def test_a_websocket_has_it_from_its_first_statement_to_its_end(made):
 # given back in between
 
 
-async def test_others_have_what_is_released(made, admin, table):
+async def test_others_have_what_is_released(made, rows, table):
     Conn, held = made.Conn, []
 
     async def buy(conn: Conn):
@@ -393,10 +393,10 @@ async def test_others_have_what_is_released(made, admin, table):
         answer = await asking.get("/buy")
 
     assert (200, [0, 1]) == (answer.status_code, held)
-    assert [1, 2] == rows(admin, table)
+    assert [1, 2] == rows()
 
 
-async def test_nothing_is_released_that_is_not_committed(made, admin, table):
+async def test_nothing_is_released_that_is_not_committed(made, rows, table):
     Conn = made.Conn
 
     async def buy(conn: Conn):
@@ -410,7 +410,7 @@ async def test_nothing_is_released_that_is_not_committed(made, admin, table):
     async with client(made.app) as asking:
         await asking.get("/buy")
 
-    assert [1, 2] == rows(admin, table)
+    assert [1, 2] == rows()
 
 
 async def test_only_what_is_borrowed_late_is_released(made):

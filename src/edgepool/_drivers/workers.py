@@ -83,7 +83,7 @@ class Workers:
             self._call_worker(owner)
             raise
 
-    def rest(self, owner: int, hangs: bool) -> None:
+    def rest(self, owner: int, hangs: bool = False) -> None:
         """Send away the idle workers, and those of one pool that are about to be idle.
 
         Waits until they have gone; but not for long, for one may still be at work, and
