@@ -3,6 +3,7 @@
 from ..model import Row
 from . import (
     burst,
+    engine,
     footprint,
     hygiene,
     liveness,
@@ -15,6 +16,7 @@ from . import (
 
 ALL: tuple[Row, ...] = (
     *overhead.ROWS,
+    *engine.ROWS,
     *liveness.ROWS,
     *hygiene.ROWS,
     *load.ROWS,

@@ -19,7 +19,7 @@ from psycopg.rows import DictRow, dict_row
 from pydantic import BaseModel, PositiveInt
 
 from edgepool import AsyncConnectionPool
-from edgepool.fastapi import Borrowed, add_exception_handlers, lifespan
+from edgepool.fastapi import Borrowed, add_exception_handlers, lifespan, released
 
 pool = AsyncConnectionPool.from_env(
     connection_class=AsyncConnection[DictRow],
@@ -46,24 +46,22 @@ async def products() -> list[dict[str, Any]]:
 
 
 @app.post("/orders", status_code=201)
-async def order(wanted: Order) -> dict[str, Any]:
+async def order(wanted: Order, conn: Conn) -> dict[str, Any]:
     """Reserve, have it paid, and say so; no connection is held while it is paid."""
-    lease = pool.connection(lazy=True)
-    async with lease as conn:
-        async with conn.transaction():
-            reserving = await conn.execute(queries.RESERVE, wanted.model_dump())
-            reserved = await reserving.fetchone()
-            if reserved is None:
-                raise HTTPException(409, "sold out")
-            total = reserved["total"]
-            ordering = await conn.execute(
-                queries.ORDER, [wanted.product, wanted.quantity, total]
-            )
-            made = await ordering.fetchone()
-            assert made is not None
-        async with lease.released():
-            receipt = await payments.pay_async(made["id"], total)
-        await conn.execute(queries.PAID, [receipt, made["id"]])
+    async with conn.transaction():
+        reserving = await conn.execute(queries.RESERVE, wanted.model_dump())
+        reserved = await reserving.fetchone()
+        if reserved is None:
+            raise HTTPException(409, "sold out")
+        total = reserved["total"]
+        ordering = await conn.execute(
+            queries.ORDER, [wanted.product, wanted.quantity, total]
+        )
+        made = await ordering.fetchone()
+        assert made is not None
+    async with released(conn):
+        receipt = await payments.pay_async(made["id"], total)
+    await conn.execute(queries.PAID, [receipt, made["id"]])
     return {"id": made["id"], "receipt": receipt}
 
 

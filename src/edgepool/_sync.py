@@ -65,6 +65,7 @@ class Pool(Face[T, Adapter[T]]):
     __module__ = "edgepool"
 
     _engine: ThreadDriver[T]
+    _hanging = HANGING
 
     def _start_engine(self, name: str, core: PoolCore[T], adapter: Adapter[T]) -> None:
         self._engine = engine = ThreadDriver(name, core, adapter)
@@ -119,8 +120,13 @@ class Pool(Face[T, Adapter[T]]):
         if waiter.refusal is None:
             return
         error = self._not_ready(waiter, timeout, engine.clock())
-        self.close()
+        self._give_up()
         raise error
+
+    def _give_up(self) -> None:
+        """Close; what is being opened has had its time, and is not waited for."""
+        self._hanging = 0.0
+        self.close()
 
     def close(self, timeout: float = 5.0) -> None:
         """Close the pool.
@@ -131,19 +137,23 @@ class Pool(Face[T, Adapter[T]]):
         """
         engine = self._engine
         was_open = engine.core.open
+        # Of a pool that is closed and empty, only what was given up is at work yet.
+        hangs = not (was_open or engine.statistics().size)
         until = engine.clock() + timeout
         if until != until:
             raise no_number(timeout)
         engine.tell(engine.core.close)
-        soon = min(until, engine.clock() + HANGING)
+        hanging, self._hanging = self._hanging, HANGING
+        soon = min(until, engine.clock() + hanging)
         waiter = engine.park(engine.core.when_empty, soon)
         if waiter.refusal is not None and soon < until:
+            hangs = True
             engine.tell(engine.core.abort_connects)
             waiter = engine.park(engine.core.when_empty, until)
         if waiter.refusal is not None:
             engine.tell(engine.core.abort)
             log.warning("%s: cut off what was not back in %g s", self.name, timeout)
-        engine.leave()
+        engine.leave(hangs)
         if was_open:
             log.info("%s: closed", self.name)
 

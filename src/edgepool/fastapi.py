@@ -13,6 +13,7 @@ from threading import Lock, Thread
 from typing import Any
 
 from . import AsyncConnectionPool, ConnectionPool
+from .psycopg._lazy import released
 
 try:
     import fastapi
@@ -25,7 +26,7 @@ except ImportError as error:
 
 from .starlette import add_exception_handlers, lifespan
 
-__all__ = ["Borrowed", "add_exception_handlers", "lifespan"]
+__all__ = ["Borrowed", "add_exception_handlers", "lifespan", "released"]
 
 # A dependency has to end before the response is sent. Up to 0.117 each does.
 _RELEASE = tuple(map(int, fastapi.__version__.split(".")[:2]))

@@ -11,6 +11,7 @@ import importlib
 import random
 import re
 import sys
+import threading
 import time
 from collections import Counter
 from typing import Annotated
@@ -23,11 +24,11 @@ from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException, Request, W
 from fastapi.responses import StreamingResponse
 
 import edgepool
-from edgepool.fastapi import Borrowed, add_exception_handlers, lifespan
+from edgepool.fastapi import Borrowed, add_exception_handlers, lifespan, released
 from support.asgi import client, endpoint
 from support.conservation import conserved
-from support.parity import execute, fetch
-from support.pg import COLOURS, THREADS, application_name, at_rest
+from support.parity import entered, execute, fetch, result
+from support.pg import COLOURS, THREADS, application_name, at_rest, beside
 
 HAS_SCOPES = edgepool.fastapi._EARLY != {}
 
@@ -369,6 +370,91 @@ async def test_a_websocket_has_it_from_its_first_statement_to_its_end(made):
 
     assert [0, 1] == held
     assert "42" in sent
+
+
+# given back in between
+
+
+async def test_others_have_what_is_released(made, rows, table):
+    Conn, held = made.Conn, []
+
+    async def buy(conn: Conn):
+        await execute(conn, f"insert into {table} values (1)")
+        await result(conn.commit())
+        async with entered(released(conn)):
+            held.append(made.in_use)
+            with pytest.raises(edgepool.ConnectionReturned):
+                await execute(conn, "select 1")
+        await execute(conn, f"insert into {table} values (2)")
+        held.append(made.in_use)
+
+    made.get(buy)
+    async with client(made.app) as asking:
+        answer = await asking.get("/buy")
+
+    assert (200, [0, 1]) == (answer.status_code, held)
+    assert [1, 2] == rows()
+
+
+async def test_nothing_is_released_that_is_not_committed(made, rows, table):
+    Conn = made.Conn
+
+    async def buy(conn: Conn):
+        await execute(conn, f"insert into {table} values (1)")
+        with pytest.raises(psycopg.ProgrammingError, match="commit or roll back first"):
+            async with entered(released(conn)):
+                pytest.fail("it was released")
+        await execute(conn, f"insert into {table} values (2)")
+
+    made.get(buy)
+    async with client(made.app) as asking:
+        await asking.get("/buy")
+
+    assert [1, 2] == rows()
+
+
+async def test_only_what_is_borrowed_late_is_released(made):
+    kept, Conn = [], made.Conn
+
+    async def ask(conn: Conn):
+        kept.append(conn)
+
+    made.get(ask)
+    async with client(made.app) as asking:
+        await asking.get("/ask")
+        with pytest.raises(edgepool.ConnectionReturned):
+            released(kept[0])
+        async with entered(made.pool.connection()) as conn:
+            with pytest.raises(
+                ValueError, match="takes a connection that is borrowed at"
+            ):
+                released(conn)
+
+
+async def test_a_request_that_is_cancelled_while_it_holds_none_leaves_nothing(
+    made, conninfo, server
+):
+    Conn, away, over = made.Conn, threading.Event(), threading.Event()
+
+    async def buy(conn: Conn):
+        await fetch(conn, "select 1")
+        await result(conn.commit())
+        async with entered(released(conn)):
+            away.set()
+            if made.kind.asynchronous:
+                await asyncio.Event().wait()
+            over.wait()
+        await fetch(conn, "select 1")
+
+    made.get(buy)
+    async with client(made.app) as asking:
+        answering = asyncio.ensure_future(asking.get("/buy"))
+        await beside(away.wait)
+        answering.cancel()
+        over.set()
+        with pytest.raises(asyncio.CancelledError):
+            await answering
+        await conserved(made.pool, server, application_name(conninfo))
 
 
 # cancelled

@@ -348,6 +348,34 @@ def test_a_detached_connection_keeps_its_place_until_it_is_closed(
 
 
 @told
+def test_a_detached_connection_that_breaks_gives_its_place_back(colour, conninfo):
+    made = engine(colour, conninfo, max_size=1, timeout=PATIENCE)
+    with made.connect() as conn:
+        conn.detach()
+        with pytest.raises(exc.OperationalError) as kept:
+            conn.execute(END)
+
+        assert pid(made)
+    assert kept.value.connection_invalidated
+    made.dispose()
+
+
+@told
+def test_a_detached_connection_that_is_found_broken_at_the_end_gives_its_place_back(
+    colour, conninfo, caplog
+):
+    made = engine(colour, conninfo, max_size=1, timeout=PATIENCE)
+    conn = made.connect()
+    conn.detach()
+    conn.connection.dbapi_connection.close()
+    conn.close()
+
+    assert pid(made)
+    assert "the connection is closed" in caplog.text  # SQLAlchemy says so itself
+    made.dispose()
+
+
+@told
 def test_dispose_closes_what_is_idle_now_and_the_rest_on_return(
     colour, conninfo, sessions
 ):

@@ -16,8 +16,8 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 import edgepool
-from edgepool import PoolClosed
-from edgepool._drivers import events
+from edgepool import PoolClosed, PoolTimeout
+from edgepool._drivers import events, workers
 from edgepool._drivers.housekeeper import Housekeeper
 from support.parity import (
     borrowed,
@@ -187,6 +187,35 @@ async def test_what_connects_while_the_pool_closes_is_closed(
         assert size(pool) == 0
 
     await eventually(lambda: sessions.count == 0)
+
+
+async def wait(pool):
+    await result(pool.wait(0.1))
+
+
+async def go_past(pool):
+    async with entered(pool.direct(0.1)):
+        pytest.fail("it is connected")
+
+
+@pytest.mark.parametrize(
+    ("kind", "least", "ask"),
+    [("Pool", 1, wait), ("NullPool", 0, wait), ("Pool", 0, go_past)],
+)
+async def test_who_waited_in_vain_does_not_wait_for_what_hangs(
+    colour, proxy, monkeypatch, caplog, kind, least, ask
+):
+    # Whoever did, or for its thread, would take long, and say that he has cut it off.
+    monkeypatch.setattr(edgepool.Pool, "_hanging", float("inf"))
+    monkeypatch.setattr(workers, "PATIENCE", 1000.0)
+    proxy.black_hole()
+    where = proxy.conninfo(connect_timeout=0)
+    sizes = {"min_size": least, "max_size": 1}
+    async with entered(getattr(colour, kind)(where, open=False, **sizes)) as pool:
+        with pytest.raises(PoolTimeout):
+            await ask(pool)
+
+        assert "cut off" not in caplog.text
 
 
 async def test_a_closed_pool_opens_again(colour, conninfo, sessions):

@@ -7,7 +7,8 @@ import logging
 import psycopg
 import pytest
 
-from edgepool import ConnectFailed, ErrorClass, PoolClosed, PoolTimeout
+from edgepool import ConnectFailed, ErrorClass, Pool, PoolClosed, PoolTimeout
+from edgepool._drivers import workers
 from edgepool.testing import PostgresServer
 from support.cancel import at_every_suspension
 from support.conservation import conserved
@@ -103,6 +104,25 @@ async def test_a_server_that_is_down_changes_nothing(
 
         assert isinstance(error, PoolTimeout)
         assert "refused" in str(error.__cause__)
+        await unchanged(pool, conninfo, sessions, before)
+
+
+async def test_a_server_that_does_not_answer_is_not_waited_for_any_longer(
+    colour, conninfo, sessions, proxy, monkeypatch, caplog
+):
+    # Whoever waited for the connects, or for their threads, would have to do so for
+    # long, and would say that he has cut them off.
+    monkeypatch.setattr(Pool, "_hanging", float("inf"))
+    monkeypatch.setattr(workers, "PATIENCE", 1000.0)
+    proxy.black_hole()
+    nowhere = proxy.conninfo(connect_timeout=0)
+    async with colour.pool(conninfo, min_size=2) as pool:
+        await at_rest(pool, 2)
+        before = sessions.pids
+        error = await error_of(switch(pool, nowhere, over=0, timeout=0.3))
+
+        assert type(error) is PoolTimeout
+        assert "cut off" not in caplog.text
         await unchanged(pool, conninfo, sessions, before)
 
 

@@ -31,10 +31,15 @@ def suite(pytester, server, monkeypatch):
     """
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
 
-    def run(test, *options, conftest="", dsn=server.conninfo):
+    def run(test, *options, conftest="", **settings):
+        dsn = server.conninfo
+        settings = {"filterwarnings": "error", "edgepool_dsn": dsn, **settings}
+        lines = [f"{name} = {value}" for name, value in settings.items()]
+        pytester.makeini("\n".join(["[pytest]", *lines]))
         pytester.makeconftest(CONFTEST + conftest)
-        pytester.makeini(f"[pytest]\nfilterwarnings = error\nedgepool_dsn = {dsn}\n")
         pytester.makepyfile(test)
+        if "asyncio_mode" not in settings:  # as for those who do not have it
+            options = ("-p", "no:asyncio", *options)
         return pytester.runpytest_subprocess("-p", "no:cacheprovider", *options)
 
     return run
@@ -102,34 +107,123 @@ def test_faults_are_in_the_way_if_a_test_asks_for_them(suite):
     done.assert_outcomes(passed=1)
 
 
-ANYIO = """
+# A test, run twice, that finds the row of its fixture and no other.
+ASYNC = """
+    import asyncio
     import pytest
+    {imports}
 
-    pytestmark = pytest.mark.anyio
+    seen = []
 
+    {fixture}
+    async def row(edgepool_async_transactional_pool):
+        async with edgepool_async_transactional_pool().connection() as conn:
+            await conn.execute("insert into {table} values (1)")
+
+    {mark}
+    @pytest.mark.parametrize("turn", [1, 2])
+    async def test_row(
+        row, edgepool_async_transactional_pool, edgepool_async_pool, turn
+    ):
+        transactional, plain = (
+            edgepool_async_transactional_pool(), edgepool_async_pool()
+        )
+        assert transactional is edgepool_async_transactional_pool()
+        async with transactional.connection() as conn, plain.connection() as other:
+            cursor = await conn.execute("select * from {table}")
+            assert [(1,)] == await cursor.fetchall()
+            cursor = await other.execute("select * from {table}")
+            assert [] == await cursor.fetchall()
+        seen.append((asyncio.get_running_loop(), transactional, plain))
+
+    def test_each_has_its_pools_and_they_are_closed():
+        loops, *pools = (set(each) for each in zip(*seen))
+        assert ({loops}, [2, 2]) == (len(loops), [len(each) for each in pools])
+        assert all(pool.closed for each in pools for pool in each)
+"""
+
+
+# anyio ends a loop as soon as no fixture is alive in it.
+ANYIO = """
     @pytest.fixture(scope="{scope}")
     def anyio_backend():
         return "asyncio"
 
-    async def test_one(edgepool_async_transactional_pool, edgepool_async_pool):
-        assert edgepool_async_pool() is edgepool_async_pool()
-        async with edgepool_async_transactional_pool().connection() as conn:
-            await conn.execute("insert into {table} values (1)")
-
-    async def test_two(edgepool_async_transactional_pool, edgepool_async_pool):
-        async with edgepool_async_transactional_pool().connection() as conn:
-            await conn.execute("insert into {table} values (1)")
-        async with edgepool_async_pool().connection() as conn:
-            cursor = await conn.execute("select * from {table}")
-            assert [] == await cursor.fetchall()
+    @pytest.fixture(scope="{scope}", autouse=True)
+    async def keeper(anyio_backend):
+        yield
 """
 
 
-@pytest.mark.parametrize("scope", ["function", "session"])
-def test_each_loop_has_its_pool(suite, table, sessions, scope):
-    done = suite(ANYIO.format(scope=scope, table=table))
+@pytest.mark.parametrize(("scope", "loops"), [("function", 2), ("session", 1)])
+def test_each_loop_of_anyio_has_its_pools(suite, table, scope, loops):
+    done = suite(
+        ASYNC.format(
+            imports=ANYIO.format(scope=scope),
+            fixture="@pytest.fixture",
+            mark="@pytest.mark.anyio",
+            table=table,
+            loops=loops,
+        )
+    )
 
-    done.assert_outcomes(passed=2)
+    done.assert_outcomes(passed=3)
+
+
+@pytest.mark.parametrize("mode", ["strict", "auto"])
+def test_each_loop_of_pytest_asyncio_has_its_pools(suite, pytester, table, mode):
+    loops = {"function": 2, "module": 1, "session": 1}
+    unmarked = mode == "auto"
+
+    def suited(scope):
+        usual = unmarked and scope == "function"
+        return ASYNC.format(
+            imports="import pytest_asyncio",
+            fixture="@pytest.fixture"
+            if usual
+            else f'@pytest_asyncio.fixture(loop_scope="{scope}")',
+            mark="" if usual else f'@pytest.mark.asyncio(loop_scope="{scope}")',
+            table=table,
+            loops=loops[scope],
+        )
+
+    pytester.makepyfile(
+        test_module=suited("module"),
+        # Two modules in one loop.
+        test_session=suited("session"),
+        test_session_again=suited("session"),
+    )
+    done = suite(
+        suited("function"),
+        asyncio_mode=mode,
+        asyncio_default_fixture_loop_scope="function",
+    )
+
+    done.assert_outcomes(passed=12)
+
+
+def test_a_fixture_with_a_loop_of_its_own_has_a_pool_of_its_own(suite, table):
+    done = suite(
+        f"""
+        import pytest
+        import pytest_asyncio
+
+        @pytest_asyncio.fixture(loop_scope="session")
+        async def row(edgepool_async_transactional_pool):
+            async with edgepool_async_transactional_pool().connection() as conn:
+                await conn.execute("insert into {table} values (1)")
+
+        @pytest.mark.asyncio
+        async def test_row(row, edgepool_async_transactional_pool):
+            async with edgepool_async_transactional_pool().connection() as conn:
+                cursor = await conn.execute("select * from {table}")
+                assert [] == await cursor.fetchall()
+        """,
+        asyncio_mode="strict",
+        asyncio_default_fixture_loop_scope="function",
+    )
+
+    done.assert_outcomes(passed=1)
 
 
 def test_each_worker_of_xdist_has_a_database(suite, server, admin, monkeypatch):
@@ -147,6 +241,56 @@ def test_each_worker_of_xdist_has_a_database(suite, server, admin, monkeypatch):
     assert ("postgres_gw3",) not in names
 
 
+SHUFFLED = """
+    import random
+
+    import psycopg
+    import pytest
+
+    def pytest_collection_modifyitems(items):
+        random.Random(7).shuffle(items)
+
+    @pytest.fixture(scope="session", autouse=True)
+    def schema(edgepool_database):
+        with psycopg.connect(edgepool_database) as conn:
+            conn.execute("create table {table}_of_worker (x int primary key)")
+"""
+
+ORDERED = """
+    import pytest
+
+    @pytest.mark.parametrize("turn", range(2))
+    def test_threads(edgepool_transactional_pool, turn):
+        with edgepool_transactional_pool.connection() as conn:
+            conn.execute("insert into {table}_of_worker values (1)")
+
+    @pytest.mark.anyio
+    @pytest.mark.parametrize("anyio_backend", ["asyncio"])
+    @pytest.mark.parametrize("turn", range(2))
+    async def test_tasks(edgepool_async_transactional_pool, turn):
+        async with edgepool_async_transactional_pool().connection() as conn:
+            await conn.execute("insert into {table}_of_worker values (1)")
+
+    @pytest.mark.parametrize("turn", range(2))
+    def test_nothing_is_left(edgepool_faults, edgepool_pool, turn):
+        with edgepool_pool.connection() as conn:
+            found = conn.execute("select * from {table}_of_worker")
+            assert [] == found.fetchall()
+"""
+
+
+def test_any_order_on_any_worker_of_xdist(suite, table, admin):
+    done = suite(
+        ORDERED.format(table=table),
+        *("-n", "2"),
+        conftest=SHUFFLED.format(table=table),
+    )
+
+    done.assert_outcomes(passed=6)
+    names = {name for (name,) in admin.execute("select datname from pg_database")}
+    assert not {"postgres_gw0", "postgres_gw1"} & names
+
+
 def test_what_the_how_to_shows_runs(pytester, monkeypatch):
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     text = HOW_TO.read_text(encoding="utf-8")
@@ -155,7 +299,7 @@ def test_what_the_how_to_shows_runs(pytester, monkeypatch):
         (pytester.path / name).write_text(body)
     pytester.syspathinsert()
 
-    done = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    done = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-p", "no:asyncio")
 
     assert ["shop.py", "conftest.py", "test_shop.py"] == [name for name, _ in files]
     done.assert_outcomes(passed=4)

@@ -302,6 +302,20 @@ async def test_a_reset_is_done(transactional):
             assert "pg_catalog" != await fetch(conn, "show search_path")
 
 
+# PostgreSQL ends what is local with its own transaction.
+@pytest.mark.parametrize(("reset", "left"), [(None, "red"), ("clean", "")])
+async def test_what_is_local_outlives_a_commit_but_no_reset(transactional, reset, left):
+    tenant = "select current_setting('app.tenant', true)"
+    async with transactional(reset=reset, max_size=1) as pool:
+        async with entered(pool.connection()) as conn:
+            await execute(conn, "set local app.tenant = 'red'")
+        async with entered(pool.connection()) as conn:
+            assert left == await fetch(conn, tenant)
+            await execute(conn, "set local app.tenant = 'blue'")
+            await result(conn.rollback())
+            assert left == await fetch(conn, tenant)
+
+
 async def test_what_is_returned_in_a_transaction_is_rolled_back(transactional, table):
     async with transactional() as pool:
         conn = await result(pool.getconn())

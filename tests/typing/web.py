@@ -9,7 +9,7 @@ from psycopg import AsyncConnection, Connection
 from starlette.applications import Starlette
 
 from edgepool import AsyncConnectionPool, ConnectionPool
-from edgepool.fastapi import Borrowed, add_exception_handlers, lifespan
+from edgepool.fastapi import Borrowed, add_exception_handlers, lifespan, released
 
 tasks: AsyncConnectionPool[AsyncConnection] = AsyncConnectionPool("")
 threads: ConnectionPool[Connection] = ConnectionPool("")
@@ -33,8 +33,15 @@ Given = Annotated[AsyncConnection, Borrowed(pool_of, timeout=2)]
 async def in_task(conn: Conn, given: Given) -> None:
     await conn.execute("")
     await given.execute("")
+    async with released(conn):
+        pass
+    with released(conn):  # type: ignore[attr-defined]  # pyright: ignore
+        pass
 
 
 @app.get("/thread")
 def in_thread(conn: ThreadConn) -> None:
     conn.execute("")
+    with released(conn):
+        pass
+    released(threads)  # type: ignore[call-overload]  # pyright: ignore

@@ -215,11 +215,15 @@ class Events(DriverBase[T]):
 
     # --- the end ------------------------------------------------------------------
 
-    def leave(self) -> None:
-        """Leave no timer and no thread behind after the pool was closed."""
+    def leave(self, hangs: bool) -> None:
+        """Leave no timer and no thread behind after the pool was closed.
+
+        Args:
+            hangs: there may be threads whose work does not end: they go when it does.
+        """
         self.tell(self._stop_timer)
         housekeeper.rest()
-        workers.rest(id(self))
+        workers.rest(id(self), hangs)
 
 
 def _no_event(now: float) -> None:

@@ -83,10 +83,11 @@ class Workers:
             self._call_worker(owner)
             raise
 
-    def rest(self, owner: int) -> None:
+    def rest(self, owner: int, hangs: bool = False) -> None:
         """Send away the idle workers, and those of one pool that are about to be idle.
 
-        Waits until they have gone; but not for long, for one may still be at work.
+        Waits until they have gone; but not for long, for one may still be at work, and
+        not for those that are if their work `hangs`.
         """
         try:
             leaving = self._send_away(owner)
@@ -95,6 +96,8 @@ class Workers:
             raise
         until = monotonic() + PATIENCE
         for worker in leaving:
+            if hangs and worker.job is not None:
+                continue
             if worker.thread.is_alive() and worker.thread is not current_thread():
                 worker.thread.join(timeout=max(until - monotonic(), 0.0))
 

@@ -150,7 +150,7 @@ class DirectConnection(Generic[CT]):
             engine = way._engine
             engine.tell(engine.core.close)
             engine.tell(engine.core.abort_connects)  # it may hang
-            engine.leave()
+            engine.leave(hangs=True)
             raise
 
     def __exit__(

@@ -294,6 +294,25 @@ class Late(Generic[C]):
         return refusal_of(lambda: cast("PGconn", self._stand_in), note)
 
 
+def late_of(conn: Any) -> Late[Any]:
+    """Return what is known of a connection that is borrowed late, as long as it is.
+
+    Raises:
+        ValueError: it is not borrowed late.
+        ConnectionReturned: it was, but no more.
+    """
+    wait = getattr(conn, "__dict__", {}).get("wait")
+    if isinstance(wait, partial) and isinstance(wait.args[1], Late):
+        return wait.args[1]
+    pgconn: Any = getattr(conn, "pgconn", None)
+    if isinstance(pgconn, Refusal):
+        pgconn.refuse()
+    raise ValueError(
+        f"released() takes a connection that is borrowed at need, not {conn!r}:"
+        " FastAPI's Borrowed and connection(lazy=True) give one"
+    )
+
+
 def busy() -> psycopg.ProgrammingError:
     """Make the error for a connection that another thread or task uses."""
     return psycopg.ProgrammingError(

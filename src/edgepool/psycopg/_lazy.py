@@ -10,13 +10,13 @@ from _thread import get_ident
 from collections.abc import Callable
 from sys import _getframe
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, cast
+from typing import TYPE_CHECKING, Any, Generic, cast, overload
 
 import psycopg
 from psycopg_pool.abc import ACT, CT
 
 from .._drivers.tasks import task_of
-from ._late import Late, busy
+from ._late import Late, busy, late_of
 from ._leases import AsyncConnectionLease, ConnectionLease
 
 if TYPE_CHECKING:
@@ -29,6 +29,38 @@ def entered(lease: Any) -> tuple[Late[Any], Any]:
     if not hasattr(lease, "_late"):
         raise psycopg.ProgrammingError("the lease is not entered: nothing to release")
     return lease._late, lease._conn
+
+
+@overload
+def released(conn: psycopg.Connection[Any]) -> Released[Any]: ...
+@overload
+def released(conn: psycopg.AsyncConnection[Any]) -> AsyncReleased[Any]: ...
+def released(conn: Any) -> Any:
+    """Return what `released()` of the lease does that has lent a connection.
+
+    For who has the connection only: `with released(conn):`, or `async with`, for a call
+    to another service. In its block the connection refuses to be used, whoever has it.
+    After it the same object goes on, on whichever connection of the pool is borrowed at
+    its next statement; that may take the lease's `timeout` once more. What is of the
+    session does not come along: `SET`, temporary tables, advisory locks.
+
+    Args:
+        conn: what `with pool.connection(lazy=True)` has given, or FastAPI's `Borrowed`.
+
+    Raises:
+        ValueError: it comes from elsewhere.
+        ConnectionReturned: the block, or the request, has ended.
+
+    Raises (on entering):
+        psycopg.ProgrammingError: a transaction, a pipeline or a cursor `WITH HOLD` is
+            open, or a statement is under way: commit first.
+        ConnectionReturned: it is released already.
+    """
+    late = late_of(conn)
+    is_async = isinstance(conn, psycopg.AsyncConnection)
+    lease = (AsyncLazyLease if is_async else LazyLease)(late.pool, late.timeout)
+    lease._late, lease._conn = late, conn
+    return lease.released()
 
 
 class LazyLease(ConnectionLease[CT]):

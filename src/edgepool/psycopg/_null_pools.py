@@ -146,7 +146,7 @@ class NullConnectionPool(
             with self.connection(timeout):
                 pass
         except psycopg_pool.PoolTimeout:
-            self.close()
+            self._give_up()
             raise
 
 

@@ -205,11 +205,29 @@ class EdgePoolBase(Pool, Generic[E]):
             self._wait(conn, tidied(conn))
         else:  # also whatever psycopg has to say about it
             usual: Any = DefaultDialect
-            usual.do_rollback(self._dialect, connection)
+            try:
+                usual.do_rollback(self._dialect, connection)
+            finally:
+                self._let_go(connection)
 
     @abstractmethod
     def _wait(self, conn: Any, work: Generator[Any, Any, None]) -> None:
         """Do something on a lent connection, as psycopg's own methods do."""
+
+    def _let_go(self, connection: PoolProxiedConnection) -> None:
+        """Close a connection that is detached and broken, for nobody else will.
+
+        SQLAlchemy drops such a one, and its place would be taken until it is collected.
+        """
+        conn = self._behind(connection)
+        is_detached = getattr(connection, "_connection_record", connection) is None
+        if is_detached and conn is not None and conn.closed and conn._pool is self.edge:
+            discard(self.edge, conn, _getframe(1))
+
+    def _behind(self, connection: PoolProxiedConnection) -> Any:
+        """Give psycopg's connection, also of one that is detached; None: none."""
+        found = getattr(connection, "dbapi_connection", None)
+        return None if found is None else self.driver_of(found)
 
     def _close_connection(
         self, connection: DBAPIConnection, *, terminate: bool = False
@@ -228,8 +246,9 @@ class EdgePoolBase(Pool, Generic[E]):
         If it is broken nothing has to be believed of the others: edgepool looks at them
         now, which takes no round trip, and keeps those that live.
         """
-        conn = connection.driver_connection
+        conn = self._behind(connection)
         if _checkin and conn is not None and conn.closed:
+            self._let_go(connection)
             connection.invalidate(exception)
             return
         before = self._invalidate_time
