@@ -23,7 +23,7 @@ from weakref import ref
 from psycopg import BaseConnection
 
 from .._core import Note
-from ._returned import Refusal, refusal_of
+from ._returned import Refusal, WhileThere, refusal_of
 from ._snapshot import ALONE, C, Snapshot
 from ._states import ACTIVE
 
@@ -95,7 +95,7 @@ class Session(Snapshot[C]):
     def settle_in(self, conn: C, entry: Entry[C]) -> None:
         """Make a new connection and its entry known to each other."""
         self.tether = entry.tether
-        self.find = ref(self.pgconn)
+        self.find = WhileThere(self.pgconn)
         self.refusal = refusal_of(self.find, entry.tether.note)
         self.tied = ref(entry, partial(_end_with_entry, self.find, os.getpid()))
         entry.weak = ref(conn)
@@ -108,6 +108,7 @@ class Session(Snapshot[C]):
 
     def forget(self) -> None:
         """Leave libpq's connection to whoever uses it; a log may keep the object."""
+        self.find.is_over = True
         self.pgconn = self.refusal
 
     def copies(self, conn: C) -> tuple[C | None, C]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, cast
+from weakref import ref
 
 import psycopg
 from psycopg.pq import ConnStatus
@@ -37,6 +38,15 @@ class ConnectionReturned(psycopg.InterfaceError):
     __module__ = "edgepool"
 
 
+class WhileThere(ref["PGconn"]):
+    """Leads to libpq's connection while that lives."""
+
+    __slots__ = ("is_over",)
+
+    is_over: bool
+    """Whether the session has ended, though somebody has the memory."""
+
+
 class _Status(int):
     """A status with which psycopg cannot work; when it says so, the text is ours."""
 
@@ -59,7 +69,8 @@ class Refusal:
     def status(self) -> int:
         """BAD if the session has ended; else what psycopg refuses to work with."""
         pgconn = self.find()
-        if pgconn is None or pgconn.status == BAD:
+        is_over = getattr(self.find, "is_over", False)
+        if pgconn is None or is_over or pgconn.status == BAD:
             return BAD
         status = _Status(ConnStatus.NEEDED)
         status.refuse = partial(_refuse, self.note)
