@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import psycopg_pool
 import pytest
 
 import edgepool
@@ -20,6 +21,7 @@ POOL, ADAPTER = "docs/reference/pool.md", "docs/reference/adapter.md"
 STATISTICS, ERRORS = "docs/reference/statistics.md", "docs/reference/errors.md"
 TESTING = "docs/reference/testing.md"
 LOGGING, DSN = "docs/reference/logging.md", "docs/reference/dsn.md"
+MOVING = "docs/how-to/from-psycopg-pool.md"
 
 PSYCOPG_POOLS = (
     edgepool.ConnectionPool,
@@ -182,6 +184,28 @@ def test_each_attribute_of_a_timeout_is_explained(pages: dict[str, Any]) -> None
 
     assert names
     assert set() == set(names) - set(pages[ERRORS].code_spans)
+
+
+# what psycopg_pool does not have
+
+
+@pytest.mark.parametrize("cls", PSYCOPG_POOLS, ids=lambda cls: cls.__name__)
+def test_who_moves_is_told_of_each_new_argument_and_method(
+    cls: Any, pages: dict[str, Any]
+) -> None:
+    theirs = getattr(psycopg_pool, cls.__name__)
+    new = set(arguments(cls)) - set(arguments(theirs))
+    new |= methods(cls) - methods(theirs)
+
+    assert set() == new - set(pages[MOVING].code_spans)
+
+
+def methods(cls: type) -> set[str]:
+    return {
+        name
+        for name in dir(cls)
+        if not name.startswith("_") and callable(getattr(cls, name))
+    }
 
 
 # DSNs
