@@ -61,7 +61,7 @@ class Beside(PsycopgFace[CT, Adapter[CT]]):
 
         It gives psycopg's `Notify`, and a `Gap` where the connection was lost, and
         notifications may have been. It has a direct connection of its own, as `direct`
-        has, and gets another one, with back-off, when that is lost. It listens from
+        has, and gets another one, with backoff, when that is lost. It listens from
         its first use on, or from where it is entered by `with`.
         It ends when it is closed, or the pool is.
 
@@ -165,7 +165,7 @@ class AsyncBeside(PsycopgFace[ACT, AsyncAdapter[ACT]]):
 
         It gives psycopg's `Notify`, and a `Gap` where the connection was lost, and
         notifications may have been. It has a direct connection of its own, as `direct`
-        has, and gets another one, with back-off, when that is lost. It listens from
+        has, and gets another one, with backoff, when that is lost. It listens from
         its first use on, or from where it is entered by `async with`.
         It ends when it is closed, or the pool is.
 

@@ -10,7 +10,7 @@ up. For another one, one more attempt is made with libpq's trace switched on, wh
 where libpq does show the SQLSTATE. That attempt comes after the failed one and in its
 place: the server never sees more sessions than the pool's `max_size`.
 
-In doubt the verdict is that waiting may help: that costs a retry after a back-off. The
+In doubt the verdict is that waiting may help: that costs a retry after a backoff. The
 opposite mistake would turn a restart of the server into errors.
 """
 
