@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import re
 from pathlib import Path
@@ -12,6 +13,9 @@ import psycopg_pool
 import pytest
 
 import edgepool
+import edgepool.fastapi
+import edgepool.flask
+import edgepool.sqlalchemy
 import edgepool.testing
 from edgepool._face import Face
 from edgepool.psycopg._dsn_django import NAMES
@@ -135,6 +139,23 @@ def test_each_fixture_is_in_the_reference(pages: dict[str, Any]) -> None:
     fixtures = {name for name in vars(plugin) if name.startswith("edgepool_")}
 
     assert fixtures == {n for n in first_cells(pages[TESTING]) if n in fixtures}
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        *(("fastapi", name) for name in edgepool.fastapi.__all__),
+        *(("flask", name) for name in edgepool.flask.__all__),
+        *(("sqlalchemy", name) for name in edgepool.sqlalchemy.__all__),
+    ],
+)
+def test_each_argument_of_an_integration_is_in_the_reference(
+    module: str, name: str, pages: dict[str, Any]
+) -> None:
+    public = getattr(importlib.import_module(f"edgepool.{module}"), name)
+    parameters = set(inspect.signature(public).parameters)
+
+    assert set() == {name, *parameters} - names_in(pages[f"docs/reference/{module}.md"])
 
 
 def names_in(page: Any) -> set[str]:
