@@ -15,7 +15,7 @@ from typing_extensions import Self
 from . import _flows
 from ._adapter import AsyncAdapter
 from ._core import Entry, PoolCore
-from ._drivers.base import no_number
+from ._drivers.base import must_be_seconds
 from ._drivers.tasks import TaskDriver, task_of
 from ._face import Face
 
@@ -90,6 +90,7 @@ class AsyncPool(Face[T, AsyncAdapter[T]]):
             TooManyRequests: `max_waiting` others wait already.
             PoolOverloaded: more come than can be served; see `shed_target`.
             PoolClosed: the pool is not open, or was closed meanwhile.
+            TypeError, ValueError: `timeout` is no number.
         """
         return AsyncLease(self._engine, timeout)
 
@@ -113,7 +114,9 @@ class AsyncPool(Face[T, AsyncAdapter[T]]):
             PoolTimeout: they are not, after `timeout` seconds; the pool is closed then.
             ConnectFailed: connecting fails, and waiting would not help; the same.
             PoolClosed: the pool is not open, or was closed meanwhile.
+            TypeError, ValueError: `timeout` is no number.
         """
+        must_be_seconds(timeout)
         self._must_be_open()
         engine = self._engine
         waiter = await engine.park(engine.core.when_ready, engine.clock() + timeout)
@@ -129,15 +132,17 @@ class AsyncPool(Face[T, AsyncAdapter[T]]):
         Who waits is told so at once, who comes later too. Idle connections are closed
         now; borrowed ones when they are returned. After `timeout` seconds those still
         borrowed are cut off. Leaves no task behind. Without effect on a closed pool.
+
+        Raises:
+            TypeError, ValueError: `timeout` is no number.
         """
+        must_be_seconds(timeout)
         engine = self._engine
         was_open = engine.core.open
         if not (was_open or engine.core.fresh or engine.statistics().size):
             return
         engine.use_running_loop()
         until = engine.clock() + timeout
-        if until != until:
-            raise no_number(timeout)
         engine.tell(engine.core.close)
         engine.cancel_connects()
         waiter = await engine.park(engine.core.when_empty, until)

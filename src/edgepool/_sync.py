@@ -15,7 +15,7 @@ from typing_extensions import Self
 from . import _flows
 from ._adapter import Adapter
 from ._core import Entry, PoolCore
-from ._drivers.base import no_number
+from ._drivers.base import must_be_seconds
 from ._drivers.threads import ThreadDriver
 from ._face import Face
 
@@ -90,6 +90,7 @@ class Pool(Face[T, Adapter[T]]):
             TooManyRequests: `max_waiting` others wait already.
             PoolOverloaded: more come than can be served; see `shed_target`.
             PoolClosed: the pool is not open, or was closed meanwhile.
+            TypeError, ValueError: `timeout` is no number.
         """
         return Lease(self._engine, timeout)
 
@@ -113,7 +114,9 @@ class Pool(Face[T, Adapter[T]]):
             PoolTimeout: they are not, after `timeout` seconds; the pool is closed then.
             ConnectFailed: connecting fails, and waiting would not help; the same.
             PoolClosed: the pool is not open, or was closed meanwhile.
+            TypeError, ValueError: `timeout` is no number.
         """
+        must_be_seconds(timeout)
         self._must_be_open()
         engine = self._engine
         waiter = engine.park(engine.core.when_ready, engine.clock() + timeout)
@@ -134,14 +137,16 @@ class Pool(Face[T, Adapter[T]]):
         Who waits is told so at once, who comes later too. Idle connections are closed
         now; borrowed ones when they are returned. After `timeout` seconds those still
         borrowed are cut off. Leaves no thread behind. Without effect on a closed pool.
+
+        Raises:
+            TypeError, ValueError: `timeout` is no number.
         """
+        must_be_seconds(timeout)
         engine = self._engine
         was_open = engine.core.open
         # Of a pool that is closed and empty, only what was given up is at work yet.
         hangs = not (was_open or engine.statistics().size)
         until = engine.clock() + timeout
-        if until != until:
-            raise no_number(timeout)
         engine.tell(engine.core.close)
         hanging, self._hanging = self._hanging, HANGING
         soon = min(until, engine.clock() + hanging)

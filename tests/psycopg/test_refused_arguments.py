@@ -31,20 +31,38 @@ def test_what_is_to_connect_must_be_a_class_that_can(colour):
         colour.Pool("", open=False, connection_class=5)
 
 
-@pytest.mark.parametrize("call", ["getconn", "wait", "close"])
+@pytest.mark.parametrize(
+    ("timeout", "kind"), [(math.nan, ValueError), ("5", TypeError)]
+)
+@pytest.mark.parametrize("call", ["getconn", "wait", "close", "execute"])
 async def test_a_timeout_that_is_no_number_is_refused_and_changes_nothing(
-    colour, conninfo, call
+    colour, conninfo, call, timeout, kind
 ):
+    arguments = ["SELECT 1"] if call == "execute" else []
     async with colour.pool(conninfo, min_size=1) as pool:
         await at_rest(pool, 1)
         async with entered(pool.connection()):
-            error = await error_of(called(getattr(pool, call), timeout=math.nan))
+            error = await error_of(
+                called(getattr(pool, call), *arguments, timeout=timeout)
+            )
 
-        assert isinstance(error, ValueError)
-        assert "timeout must be a number of seconds, not nan" == str(error)
+        assert kind is type(error)
+        assert f"timeout must be a number of seconds, not {timeout!r}" == str(error)
         assert not pool.closed
 
         await at_rest(pool, 1)
+
+
+async def test_a_listener_takes_numbers_of_seconds(colour, conninfo):
+    async with colour.pool(conninfo, min_size=0, max_size=1) as pool:
+        error = await error_of(called(pool.listen, "news", timeout="5"))
+
+        assert "timeout must be a number of seconds, not '5'" == str(error)
+
+        listener = pool.listen("news")
+        error = await error_of(called(listener.get, math.nan))
+
+        assert "timeout must be a number of seconds, not nan" == str(error)
 
 
 @pytest.mark.parametrize("over", [-1.0, math.inf, math.nan])

@@ -25,7 +25,7 @@ from .._core import (
 from .._errors import refused
 from . import fork
 from .background import Background
-from .base import NAP, no_number
+from .base import NAP, must_be_seconds
 from .deadlines import Deadline, Deadlines
 from .fork import UNFORKED
 from .tracking import A_MOMENT, Tracker, tell_of_leaks
@@ -89,9 +89,12 @@ class TaskDriver(Background[T]):
             entry = None
         if timeout is None:
             timeout = self.core.settings.timeout
-        elif timeout != timeout:
-            _flows.given_up(self, entry)
-            raise no_number(timeout)
+        else:
+            try:
+                must_be_seconds(timeout)
+            except BaseException:
+                _flows.given_up(self, entry)
+                raise
         if owner == NOBODY:
             owner = None
         patience = _flows.Patience(now, now + timeout, owner)
@@ -192,8 +195,6 @@ class TaskDriver(Background[T]):
         owner: object = None,
     ) -> Waiter[T]:
         """Wait for an event of the pool; see whether the waiter was refused."""
-        if until != until:
-            raise no_number(until)
         waiter, deadline = self._line_up(until, owner)
         try:
             self.tell(event, waiter)

@@ -15,7 +15,7 @@ from .._adapter import Adapter
 from .._core import Entry, PoolCore, PoolStatistics, Reason, Waiter
 from .._errors import refused
 from . import fork
-from .base import NAP, no_number
+from .base import NAP, must_be_seconds
 from .blocking import Blocking
 from .events import Events
 from .fork import UNFORKED
@@ -63,8 +63,8 @@ class ThreadDriver(Events[T]):
         try:
             if timeout is None:
                 timeout = core.settings.timeout
-            elif timeout != timeout:
-                raise no_number(timeout)
+            else:
+                must_be_seconds(timeout)
             patience = _flows.Patience(now, now + timeout, owner)
             if entry is None:
                 if not core.open:
@@ -137,8 +137,6 @@ class ThreadDriver(Events[T]):
         owner: object = None,
     ) -> Waiter[T]:
         """Tell the core of a waiter, and block until it is resolved or times out."""
-        if deadline != deadline:
-            raise no_number(deadline)
         gate = allocate_lock()
         gate.acquire()
         waiter: Waiter[T] = Waiter(gate, owner)

@@ -244,6 +244,7 @@ class AsyncConnectionPool(
             TooManyRequests: `max_waiting` others wait already.
             PoolOverloaded: more come than can be served; see `shed_target`.
             PoolClosed: the pool is not open, or was closed meanwhile.
+            TypeError, ValueError: `timeout` is no number.
         """
         if lazy:
             return AsyncLazyLease(self, timeout)

@@ -71,7 +71,8 @@ class Beside(PsycopgFace[CT, Adapter[CT]]):
                 pool's `timeout`.
 
         Raises:
-            TypeError, ValueError: no channel, or a name that cannot be one.
+            TypeError, ValueError: no channel, or a name that cannot be one; or
+                `timeout` is no number.
             PoolClosed: the pool was closed.
             PoolTimeout, ConnectFailed (at the first use): as `direct`.
         """
@@ -175,7 +176,8 @@ class AsyncBeside(PsycopgFace[ACT, AsyncAdapter[ACT]]):
                 pool's `timeout`.
 
         Raises:
-            TypeError, ValueError: no channel, or a name that cannot be one.
+            TypeError, ValueError: no channel, or a name that cannot be one; or
+                `timeout` is no number.
             PoolClosed: the pool was closed.
             PoolTimeout, ConnectFailed (at the first use): as `direct`.
         """

@@ -52,13 +52,14 @@ class Listener(Listening):
         """Wait for the next notification, or for the news of a gap.
 
         Args:
-            timeout: for how long, in seconds; then the result is None. Default: for as
-                long as it takes.
+            timeout: for how long, in seconds, once it listens; then the result is None.
+                Default: for as long as it takes.
 
         Raises:
             PoolClosed: it has ended: it was closed, or the pool was.
             ConnectFailed: connecting again fails, and waiting would not help.
             PoolTimeout: the first connection took longer than `listen` was told.
+            TypeError, ValueError: `timeout` is no number.
         """
         with self._in_use:
             try:
@@ -132,13 +133,14 @@ class AsyncListener(Listening):
         """Wait for the next notification, or for the news of a gap.
 
         Args:
-            timeout: for how long, in seconds; then the result is None. Default: for as
-                long as it takes.
+            timeout: for how long, in seconds, once it listens; then the result is None.
+                Default: for as long as it takes.
 
         Raises:
             PoolClosed: it has ended: it was closed, or the pool was.
             ConnectFailed: connecting again fails, and waiting would not help.
             PoolTimeout: the first connection took longer than `listen` was told.
+            TypeError, ValueError: `timeout` is no number.
         """
         self._in_use = True
         try:

@@ -23,6 +23,7 @@ import psycopg
 from psycopg import Notify
 from psycopg.sql import SQL, Identifier
 
+from .._drivers.base import must_be_seconds
 from .._errors import ConnectFailed, PoolClosed, PoolTimeout
 from ._connecting import result_of
 from ._direct import must_not_be_closed, way_past
@@ -71,6 +72,8 @@ class Listening:
             raise ValueError("listen needs the name of a channel")
         for channel in channels:
             _validate(channel)
+        if timeout is not None:
+            must_be_seconds(timeout)
         must_not_be_closed(pool)
         self._timeout: float = pool.timeout if timeout is None else timeout
         listen = partial(_have_listen, channels)  # must not refer to this object
@@ -108,6 +111,8 @@ class Listening:
             raise PoolClosed(f"{self._name}: listening has ended")
 
     async def _get(self, timeout: float | None) -> Notify | Gap | None:
+        if timeout is not None:
+            must_be_seconds(timeout)
         await self._start()
         until = float("inf") if timeout is None else monotonic() + timeout
         while True:

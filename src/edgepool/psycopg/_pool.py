@@ -233,6 +233,7 @@ class ConnectionPool(
             TooManyRequests: `max_waiting` others wait already.
             PoolOverloaded: more come than can be served; see `shed_target`.
             PoolClosed: the pool is not open, or was closed meanwhile.
+            TypeError, ValueError: `timeout` is no number.
         """
         if lazy:
             return LazyLease(self, timeout)
