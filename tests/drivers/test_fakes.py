@@ -25,6 +25,25 @@ async def connect(world):
     return await call(world.Adapter(world.server).connect)
 
 
+@pytest.mark.parametrize(
+    "tell",
+    [
+        lambda server: server.fail("conect", OSError()),
+        lambda server: server.fail_always("conect", OSError()),
+        lambda server: server.delay("conect", 1.0),
+        lambda server: server.hang("conect"),
+        lambda server: server.release("conect"),
+        lambda server: server.begun("conect"),
+        lambda server: server.under_way("conect"),
+    ],
+)
+def test_an_operation_that_there_is_not_is_refused(tell):
+    known = r"\['connect', 'check', 'reset', 'close'\]"
+
+    with pytest.raises(ValueError, match=rf"^operation must be one of {known}, not"):
+        tell(FakeServer())
+
+
 # --- what a test tells it -------------------------------------------------------------
 
 

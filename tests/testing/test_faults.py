@@ -96,8 +96,28 @@ async def test_everything_takes_longer(pool, faults):
             await fetch(conn, "select 1")
             assert time.monotonic() - started >= 0.2
 
-    with pytest.raises(ValueError, match="at least 0, not -1"), faults.slow(-1):
+
+@pytest.mark.parametrize(
+    ("seconds", "kind", "what"),
+    [
+        (-1, ValueError, "at least 0 and finite, not -1"),
+        (float("inf"), ValueError, "at least 0 and finite, not inf"),
+        (float("nan"), ValueError, "at least 0 and finite, not nan"),
+        ("1", TypeError, "a number, not '1'"),
+    ],
+)
+def test_so_much_longer_is_a_number_of_seconds(faults, seconds, kind, what):
+    server = FakeServer()
+    expected = rf"^seconds must be {what}$"
+
+    with pytest.raises(kind, match=expected), faults.slow(seconds):
         pass
+    with pytest.raises(kind, match=expected), server.slow(seconds):
+        pass
+    with pytest.raises(kind, match=expected):
+        server.delay("check", seconds)
+    with pytest.raises(kind, match=rf"^connect_delay must be {what}$"):
+        FakeServer(connect_delay=seconds)
 
 
 async def test_what_fell_into_a_black_hole_comes_out_of_it(pool, faults):

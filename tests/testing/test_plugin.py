@@ -357,6 +357,11 @@ def test_without_a_loop_there_is_no_pool():
         PoolPerLoop(AsyncConnectionPool)()
 
 
+def test_a_pool_for_each_loop_is_made_by_a_function():
+    with pytest.raises(TypeError, match=r"^make must be a function, not 'dsn'$"):
+        PoolPerLoop("dsn")
+
+
 def test_a_shared_session_serves_psycopg_itself(conninfo, table):
     from edgepool.testing import TransactionalPool
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from threading import Condition
 
 from ._fake_session import FakeSession, Operation, Script
+from ._faults import must_be_delay
 from ._wire import FULL, STARTING
 
 
@@ -71,9 +72,12 @@ class FakeFaults:
 
     @contextmanager
     def slow(self, seconds: float) -> Generator[None, None, None]:
-        """Let every operation take so many seconds longer."""
-        if not seconds >= 0:
-            raise ValueError(f"seconds must be at least 0, not {seconds!r}")
+        """Let every operation take so many seconds longer.
+
+        Raises:
+            TypeError, ValueError: `seconds` is no number, negative or not finite.
+        """
+        must_be_delay("seconds", seconds)
         before = {script: script.delay for script in self._scripts.values()}
         for operation, script in self._scripts.items():
             self.delay(operation, script.delay + seconds)

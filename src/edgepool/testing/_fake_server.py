@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 
 from ._fake_faults import FakeFaults
 from ._fake_session import OPERATIONS, FakeEvent, FakeSession, Operation, Script, Step
+from ._faults import must_be_delay
 
 # For how long a test waits for what must have happened long ago, in seconds.
 PATIENCE = 30.0
@@ -30,12 +31,16 @@ class FakeServer(FakeFaults):
     is decided when an operation ends, not when it begins: who was stuck in a connect
     when the server went down is refused.
 
-    Any thread may call any method.
+    Any thread may call any method. One that is given another operation raises a
+    `ValueError`.
 
     Args:
         clock: what the log's times are taken from. In a `JumpingLoop`: `loop.time`.
         max_sessions: one more is refused ("too many clients"). None: no limit.
         connect_delay: how long a connect takes, in seconds; see `delay`.
+
+    Raises:
+        TypeError, ValueError: `connect_delay` is no number, negative or not finite.
 
     Attributes:
         log: what happened, in order.
@@ -68,6 +73,7 @@ class FakeServer(FakeFaults):
         max_sessions: int | None = None,
         connect_delay: float = 0.0,
     ) -> None:
+        must_be_delay("connect_delay", connect_delay)
         self.clock: Callable[[], float] = clock
         self.max_sessions: int | None = max_sessions
         self.log: list[FakeEvent] = []
@@ -110,22 +116,27 @@ class FakeServer(FakeFaults):
     def fail(self, operation: Operation, *errors: BaseException) -> None:
         """Let the next operations of a kind fail, each with the next of the errors."""
         with self._changed:
-            self._scripts[operation].errors.extend(errors)
+            self._script(operation).errors.extend(errors)
 
     def fail_always(self, operation: Operation, error: BaseException | None) -> None:
         """Let all operations of a kind fail, until this is called with None."""
         with self._changed:
-            self._scripts[operation].lasting = error
+            self._script(operation).lasting = error
 
     def delay(self, operation: Operation, seconds: float) -> None:
-        """Let operations of a kind take so long, from now on."""
+        """Let operations of a kind take so long, from now on.
+
+        Raises:
+            TypeError, ValueError: `seconds` is no number, negative or not finite.
+        """
+        must_be_delay("seconds", seconds)
         with self._changed:
-            self._scripts[operation].delay = seconds
+            self._script(operation).delay = seconds
 
     def hang(self, operation: Operation) -> None:
         """Let each operation of a kind that begins from now on wait for `release`."""
         with self._changed:
-            self._scripts[operation].hanging = True
+            self._script(operation).hanging = True
 
     def release(self, operation: Operation, count: int | None = None) -> None:
         """Let go on what hangs.
@@ -135,9 +146,10 @@ class FakeServer(FakeFaults):
             count: only the first so many; what begins from now on hangs as before.
                 Default: all, and nothing hangs any more.
         """
+        script = self._script(operation)
         with self._changed:
             if count is None:
-                self._scripts[operation].hanging = False
+                script.hanging = False
             steps = [s for s in self._under_way if s.operation == operation]
             for step in steps[:count]:
                 self._let_go(step)
@@ -157,10 +169,11 @@ class FakeServer(FakeFaults):
 
     def begun(self, operation: Operation) -> int:
         """Return how many operations of a kind have begun."""
-        return self._scripts[operation].begun
+        return self._script(operation).begun
 
     def under_way(self, operation: Operation) -> int:
         """Return how many operations of a kind have begun and not ended: they hang."""
+        self._script(operation)
         with self._changed:
             return sum(step.operation == operation for step in self._under_way)
 
@@ -183,6 +196,13 @@ class FakeServer(FakeFaults):
         with self._changed:
             if not self._changed.wait_for(lambda: condition(self), timeout):
                 raise AssertionError(f"waited in vain; the log: {self.log}")
+
+    def _script(self, operation: Operation) -> Script:
+        if operation not in self._scripts:
+            raise ValueError(
+                f"operation must be one of {[*OPERATIONS]}, not {operation!r}"
+            )
+        return self._scripts[operation]
 
     # --- what adapters ask of it --------------------------------------------------
 

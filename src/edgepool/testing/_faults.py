@@ -19,6 +19,9 @@ class Faults:
     Args:
         conninfo: of the server, with host and port; TLS does not pass.
 
+    Raises:
+        ValueError: it does not name one host for TCP.
+
     Example:
         ```python
         with Faults(server.conninfo) as faults:
@@ -117,9 +120,12 @@ class Faults:
 
     @contextmanager
     def slow(self, seconds: float) -> Generator[None, None, None]:
-        """Let everything take longer, by so many seconds in either direction."""
-        if not seconds >= 0:
-            raise ValueError(f"seconds must be at least 0, not {seconds!r}")
+        """Let everything take longer, by so many seconds in either direction.
+
+        Raises:
+            TypeError, ValueError: `seconds` is no number, negative or not finite.
+        """
+        must_be_delay("seconds", seconds)
         self._slow.append(seconds)
         self._proxy.delay = sum(self._slow)
         try:
@@ -139,3 +145,11 @@ class Faults:
             self._holes -= 1
             if not self._holes:
                 self._proxy.restore()
+
+
+def must_be_delay(name: str, seconds: object) -> None:
+    """Refuse what is not a time that something can take, in seconds."""
+    if not isinstance(seconds, (int, float)):
+        raise TypeError(f"{name} must be a number, not {seconds!r}")
+    if not 0 <= seconds < float("inf"):
+        raise ValueError(f"{name} must be at least 0 and finite, not {seconds!r}")

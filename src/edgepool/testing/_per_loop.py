@@ -23,6 +23,9 @@ class PoolPerLoop(Generic[P]):
     Args:
         make: makes a pool; called in a loop that has none yet.
 
+    Raises:
+        TypeError: `make` is no function.
+
     Example:
         ```python
         pool_of_loop = PoolPerLoop(lambda: AsyncConnectionPool(conninfo))
@@ -35,6 +38,8 @@ class PoolPerLoop(Generic[P]):
     """
 
     def __init__(self, make: Callable[[], P]) -> None:
+        if not callable(make):
+            raise TypeError(f"make must be a function, not {make!r}")
         self._make = make
         self._kept: dict[asyncio.AbstractEventLoop, tuple[P, Keeper]] = {}
 

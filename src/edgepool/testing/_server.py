@@ -81,6 +81,8 @@ class PostgresServer:
         Raises:
             ImportError: The wheel is not installed and there is no `bin_dir`.
             FileNotFoundError: No server in `bin_dir`.
+            ValueError: A setting is one of those that the server chooses itself.
+            NotImplementedError: On Windows.
         """
         if sys.platform == "win32":
             raise NotImplementedError(
@@ -176,6 +178,7 @@ class PostgresServer:
 
         Raises:
             PostgresServerError: It did not start; the message has the end of its log.
+            RuntimeError: It was closed.
         """
         if self._closed:
             raise RuntimeError(f"{self!r}: its data is gone; make another")
