@@ -187,11 +187,17 @@ class Face(Generic[T, A]):
         self._driver.tell(core.configure, replace(core.settings, **changes))
 
     def _sizes(self, min_size: int, max_size: int | None) -> tuple[int, int]:
-        """Give the sizes that are meant; validation is the settings' business."""
-        return min_size, min_size if max_size is None else max_size
+        """Give the sizes that are meant; the rest of validation is the settings'."""
+        if max_size is not None:
+            return min_size, max_size
+        if min_size == 0:  # the settings would blame a max_size that nobody has given
+            raise ValueError("if min_size is 0, max_size must be given: at least 1")
+        return min_size, min_size
 
     @staticmethod
     def _must_be_finite(over: float) -> None:
+        if not isinstance(over, (int, float)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"over must be a number, not {over!r}")
         if not 0 <= over < NEVER:
             raise ValueError(f"over must be at least 0 and finite, not {over!r}")
 

@@ -193,7 +193,7 @@ class Pool(Face[T, Adapter[T]]):
                 successor is connected, where max_size leaves room for that.
 
         Raises:
-            ValueError: `over` is negative or not finite.
+            TypeError, ValueError: `over` is no number, negative or not finite.
         """
         self._drain(over)
 

@@ -76,6 +76,10 @@ def test_words_of_queue_pool_and_of_edgepool(arguments, expected):
         ({"edge": {"conninfo": "x"}}, "conninfo is not for the pool of an engine"),
         ({"edge": {"kwargs": {}}}, "the engine's connect_args"),
         ({"edge": {"min_size": 9, "max_size": 3}}, "max_size must be greater or equal"),
+        (
+            {"edge": {"min_size": 20}},
+            r"^min_size must be at most pool_size \+ max_overflow \(15\), not 20$",
+        ),
         ({"creator": lambda: None}, "creator has no effect"),
         ({"edge": edgepool.ConnectionPool(), "pool_size": 3}, "pool_size is the bus"),
         ({"edge": edgepool.ConnectionPool(), "pool_timeout": 3}, "pool_timeout is the"),

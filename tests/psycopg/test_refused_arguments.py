@@ -26,6 +26,24 @@ def test_only_reset_may_be_a_word(colour, name):
         colour.Pool("", open=False, **{name: "clean"})
 
 
+def test_a_pool_that_keeps_none_is_told_how_many_there_may_be(colour):
+    expected = r"^if min_size is 0, max_size must be given: at least 1"
+    with pytest.raises(ValueError, match=rf"{expected}$"):
+        colour.Pool("", open=False, min_size=0)
+
+    where = r"EDGEPOOL_MIN_SIZE=0 in the environment"
+    environ = {"DATABASE_URL": "postgresql:///", "EDGEPOOL_MIN_SIZE": "0"}
+    with pytest.raises(ValueError, match=rf"{expected} \({where}\)$"):
+        colour.Pool.from_env(environ=environ)
+
+
+def test_a_number_of_workers_is_a_whole_number(colour):
+    with pytest.raises(TypeError, match=r"^num_workers must be a number, not '3'$"):
+        colour.Pool("", open=False, num_workers="3")
+    with pytest.raises(ValueError, match=r"^num_workers must be at least 1, not 0$"):
+        colour.Pool("", open=False, num_workers=0)
+
+
 def test_what_is_to_connect_must_be_a_class_that_can(colour):
     with pytest.raises(TypeError, match=r"^connection_class must be .* not 5$"):
         colour.Pool("", open=False, connection_class=5)
@@ -65,13 +83,16 @@ async def test_a_listener_takes_numbers_of_seconds(colour, conninfo):
         assert "timeout must be a number of seconds, not nan" == str(error)
 
 
-@pytest.mark.parametrize("over", [-1.0, math.inf, math.nan])
+@pytest.mark.parametrize("over", [-1.0, math.inf, math.nan, "5"])
 async def test_a_drain_must_come_to_an_end(colour, conninfo, over):
     async with colour.pool(conninfo, min_size=1) as pool:
         error = await error_of(called(pool.drain, over=over))
 
-        assert isinstance(error, ValueError)
-        assert f"over must be at least 0 and finite, not {over!r}" == str(error)
+        if isinstance(over, str):
+            assert "over must be a number, not '5'" == str(error)
+        else:
+            assert isinstance(error, ValueError)
+            assert f"over must be at least 0 and finite, not {over!r}" == str(error)
 
 
 async def test_a_connection_with_slots_of_its_own_keeps_them(colour, conninfo):

@@ -10,7 +10,7 @@ from .core import PoolCore
 from .entry import NEVER, Entry, Note, Reason, Refusal, State, Tether, Waiter
 from .error_class import PERMANENT, ErrorClass
 from .planner import BRIEFEST
-from .settings import PROBE_AFTER, RENEWAL, STAGGER, Nested, Settings
+from .settings import PROBE_AFTER, RENEWAL, STAGGER, Nested, Settings, whole
 from .statistics import PoolStatistics
 
 __all__ = [
@@ -40,4 +40,5 @@ __all__ = [
     "Sweep",
     "Tether",
     "Waiter",
+    "whole",
 ]

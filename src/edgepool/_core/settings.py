@@ -29,15 +29,17 @@ RENEWAL_AT_MOST = 30.0
 Nested: TypeAlias = Literal["error", "wait"]
 
 
-def _at_least(name: str, value: Any, limit: float) -> None:
+def at_least(name: str, value: Any, limit: float) -> None:
+    """Refuse an argument that is no number, or below a limit."""
     if not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number, not {value!r}")
     if isnan(value) or value < limit:
         raise ValueError(f"{name} must be at least {limit:g}, not {value!r}")
 
 
-def _whole(name: str, value: Any, limit: int) -> None:
-    _at_least(name, value, limit)
+def whole(name: str, value: Any, limit: int) -> None:
+    """Refuse an argument that is no whole number, or below a limit."""
+    at_least(name, value, limit)
     if not isinstance(value, int):
         raise ValueError(f"{name} must be a whole number, not {value!r}")
 
@@ -91,25 +93,25 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Validate, in the order in which a reader of the signature would."""
-        _whole("min_size", self.min_size, 0)
-        _whole("max_size", self.max_size, 1)
+        whole("min_size", self.min_size, 0)
+        whole("max_size", self.max_size, 1)
         if self.max_size < self.min_size:
             raise ValueError(
                 f"max_size must be greater or equal than min_size ({self.min_size}),"
                 f" not {self.max_size}"
             )
-        _at_least("timeout", self.timeout, 0)
-        _whole("max_waiting", self.max_waiting, 0)
-        _at_least("max_lifetime", self.max_lifetime, 0)
-        _at_least("max_idle", self.max_idle, 0)
-        _whole("max_connecting", self.max_connecting, 1)
-        _at_least("check_after", self.check_after, 0)
-        _at_least("probe_after", self.probe_after, 0)
-        _at_least("stagger", self.stagger, 0)
-        _at_least("renewal", self.renewal, 0)
-        _at_least("reconnect_timeout", self.reconnect_timeout, 0)
+        at_least("timeout", self.timeout, 0)
+        whole("max_waiting", self.max_waiting, 0)
+        at_least("max_lifetime", self.max_lifetime, 0)
+        at_least("max_idle", self.max_idle, 0)
+        whole("max_connecting", self.max_connecting, 1)
+        at_least("check_after", self.check_after, 0)
+        at_least("probe_after", self.probe_after, 0)
+        at_least("stagger", self.stagger, 0)
+        at_least("renewal", self.renewal, 0)
+        at_least("reconnect_timeout", self.reconnect_timeout, 0)
         if self.nested not in get_args(Nested):
             raise ValueError(f"nested must be 'error' or 'wait', not {self.nested!r}")
         if self.shed_target is not None:
-            _at_least("shed_target", self.shed_target, 0)
-        _at_least("shed_interval", self.shed_interval, 0)
+            at_least("shed_target", self.shed_target, 0)
+        at_least("shed_interval", self.shed_interval, 0)

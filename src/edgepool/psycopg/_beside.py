@@ -103,8 +103,8 @@ class Beside(PsycopgFace[CT, Adapter[CT]]):
         Raises:
             PoolTimeout: they took longer; with the latest error as the cause.
             ConnectFailed: they fail, and waiting would not help.
-            ValueError: it is no address, or contradicts `role`; or `over` is negative
-                or not finite.
+            TypeError, ValueError: it is no address, or contradicts `role`; or `over` is
+                no number, negative or not finite, or `timeout` no number.
             PoolClosed: the pool was closed.
         """
         timeout = self.timeout if timeout is None else timeout
@@ -207,8 +207,8 @@ class AsyncBeside(PsycopgFace[ACT, AsyncAdapter[ACT]]):
         Raises:
             PoolTimeout: they took longer; with the latest error as the cause.
             ConnectFailed: they fail, and waiting would not help.
-            ValueError: it is no address, or contradicts `role`; or `over` is negative
-                or not finite.
+            TypeError, ValueError: it is no address, or contradicts `role`; or `over` is
+                no number, negative or not finite, or `timeout` no number.
             PoolClosed: the pool was closed.
         """
         timeout = self.timeout if timeout is None else timeout

@@ -21,6 +21,7 @@ from .._core import (
     Nested,
     PoolStatistics,
     Settings,
+    whole,
 )
 from .._face import A, Face
 from ._arguments import arguments_from, blamed, dsn_of, validate_direct
@@ -122,8 +123,7 @@ class PsycopgFace(Face[C, A]):
         shed_interval: float,
         direct_conninfo: Any,
     ) -> None:
-        if num_workers < 1:
-            raise ValueError(f"num_workers must be at least 1, not {num_workers}")
+        whole("num_workers", num_workers, 1)
         self._adapter = cast("CommonAdapter[C]", adapter)
         self._check = check
         # Whether an idle connection that comes back needs no reset.

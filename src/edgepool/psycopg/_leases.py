@@ -270,7 +270,7 @@ class ConnectionLease(_Lease[CT]):
 
 
 class AsyncConnectionLease(_Lease[ACT]):
-    """A borrower's claim on a connection, from `with` to its end."""
+    """A borrower's claim on a connection, from `async with` to its end."""
 
     __slots__ = ()
 

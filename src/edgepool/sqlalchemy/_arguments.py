@@ -77,7 +77,12 @@ def arguments_of_pool(
             (0, "max_overflow", MAX_OVERFLOW),
         )
     )
-    arguments["max_size"] = pool_size + overflow
+    most = arguments["max_size"] = pool_size + overflow
+    least = arguments["min_size"]
+    if isinstance(least, int) and least > most:
+        raise ValueError(
+            f"min_size must be at most pool_size + max_overflow ({most}), not {least}"
+        )
     return pool_size, arguments
 
 
