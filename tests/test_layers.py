@@ -35,7 +35,7 @@ LAYERS = {
     "testing": {"__init__", "_places", "psycopg"},
     # What a framework uses; each is imported by who uses that.
     "starlette": {"__init__"},
-    "fastapi": {"__init__", "psycopg", "starlette"},
+    "fastapi": {"__init__", "_core", "psycopg", "starlette"},
     "flask": {"__init__", "psycopg"},
     "django": {"__init__", "psycopg"},
     "sqlalchemy": {"__init__", "psycopg"},

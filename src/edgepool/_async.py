@@ -14,8 +14,7 @@ from typing_extensions import Self
 
 from . import _flows
 from ._adapter import AsyncAdapter
-from ._core import Entry, PoolCore
-from ._drivers.base import must_be_seconds
+from ._core import Entry, PoolCore, must_be_seconds
 from ._drivers.tasks import TaskDriver, task_of
 from ._face import Face
 

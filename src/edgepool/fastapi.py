@@ -13,6 +13,7 @@ from threading import Lock, Thread
 from typing import Any
 
 from . import AsyncConnectionPool, ConnectionPool
+from ._core import must_be_seconds
 from .psycopg._lazy import released
 
 try:
@@ -64,12 +65,16 @@ def Borrowed(
         timeout: how long the borrow may take, in seconds. Default: the pool's.
 
     Raises:
-        TypeError: it is neither a pool of connections nor a function.
+        TypeError: `pool` is neither a pool of connections nor a function; or `timeout`
+            is no number.
+        ValueError: `timeout` is not a number, as floats have it.
     """
     if not isinstance(pool, (ConnectionPool, AsyncConnectionPool)) and not callable(
         pool
     ):
         raise TypeError(f"Borrowed() takes a pool of connections, not {pool!r}")
+    if timeout is not None:
+        must_be_seconds(timeout)
     return fastapi.Depends(_Borrow(pool, timeout), **_EARLY)
 
 

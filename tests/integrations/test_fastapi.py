@@ -530,6 +530,15 @@ def test_only_a_pool_of_connections_is_taken(what):
         Borrowed(what)
 
 
+@pytest.mark.parametrize("timeout", ["5", float("nan")], ids=repr)
+def test_a_timeout_is_a_number_when_it_is_declared(timeout):
+    with pytest.raises(
+        (TypeError, ValueError),
+        match=f"^timeout must be a number of seconds, not {timeout!r}$",
+    ):
+        Borrowed(edgepool.ConnectionPool("", open=False), timeout=timeout)
+
+
 @pytest.mark.parametrize("version", ["0.118.0", "0.120.4"])
 def test_a_fastapi_that_would_hold_it_for_too_long_is_refused(monkeypatch, version):
     monkeypatch.setattr(fastapi, "__version__", version)

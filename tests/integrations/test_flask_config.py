@@ -8,6 +8,7 @@ import psycopg
 import pytest
 from flask import Flask
 
+from edgepool import AsyncConnectionPool
 from edgepool.flask import EdgePool
 
 URL = "postgresql://me:secret@127.0.0.1:1/shop"
@@ -219,7 +220,13 @@ def test_two_pools_never_read_the_same_key(names, key):
         other.init_app(app)
 
 
-@pytest.mark.parametrize("name", ["", "2nd", "read-only", "a b"])
+@pytest.mark.parametrize("name", ["", "2nd", "read-only", "a b", 2])
 def test_a_name_can_be_part_of_a_key(name):
     with pytest.raises(ValueError, match=f"name must be a letter.*not {name!r}"):
         EdgePool(name=name)
+
+
+@pytest.mark.parametrize("pool_class", [AsyncConnectionPool, "ConnectionPool"])
+def test_a_pool_of_another_kind_is_refused(pool_class):
+    with pytest.raises(TypeError, match=r"^pool_class must be edgepool\.Conn.*, not "):
+        EdgePool(pool_class=pool_class)

@@ -11,6 +11,7 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import InterfaceError, SAWarning
 from sqlalchemy.util import greenlet_spawn
 
+from edgepool import AsyncConnectionPool
 from edgepool.sqlalchemy import create_async_engine
 from support.engines import PID, engine, pid
 from support.forks import Child
@@ -160,6 +161,20 @@ def test_an_engine_goes_from_one_event_loop_to_the_next(conninfo, admin, dispose
     assert not first & second
 
     asyncio.run(made.dispose())
+
+
+def test_to_dispose_of_an_engine_leaves_the_loop_of_a_shared_pool_alone(conninfo):
+    async def use():
+        pool = AsyncConnectionPool(conninfo, min_size=0, max_size=1)
+        made = create_async_engine("postgresql+psycopg://", edge=pool)
+        async with made.connect() as conn:
+            first = await conn.scalar(PID)
+        await asyncio.to_thread(made.sync_engine.dispose)
+        async with made.connect() as conn:
+            assert first == await conn.scalar(PID)
+        await pool.close()
+
+    asyncio.run(use())
 
 
 def test_what_was_forgotten_when_its_loop_ended(conninfo):

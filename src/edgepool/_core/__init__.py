@@ -10,7 +10,15 @@ from .core import PoolCore
 from .entry import NEVER, Entry, Note, Reason, Refusal, State, Tether, Waiter
 from .error_class import PERMANENT, ErrorClass
 from .planner import BRIEFEST
-from .settings import PROBE_AFTER, RENEWAL, STAGGER, Nested, Settings, whole
+from .settings import (
+    PROBE_AFTER,
+    RENEWAL,
+    STAGGER,
+    Nested,
+    Settings,
+    must_be_seconds,
+    whole,
+)
 from .statistics import PoolStatistics
 
 __all__ = [
@@ -40,5 +48,6 @@ __all__ = [
     "Sweep",
     "Tether",
     "Waiter",
+    "must_be_seconds",
     "whole",
 ]

@@ -44,6 +44,18 @@ def whole(name: str, value: Any, limit: int) -> None:
         raise ValueError(f"{name} must be a whole number, not {value!r}")
 
 
+def must_be_seconds(timeout: object) -> None:
+    """Refuse a timeout that no deadline comes of.
+
+    Raises:
+        TypeError, ValueError: it is no number; or not a number, as floats have it.
+    """
+    if not isinstance(timeout, (int, float)):
+        raise TypeError(f"timeout must be a number of seconds, not {timeout!r}")
+    if timeout != timeout:
+        raise ValueError(f"timeout must be a number of seconds, not {timeout!r}")
+
+
 @dataclass(frozen=True, repr=False, eq=False)
 class Settings:
     """The settings of a pool. Times are seconds.

@@ -60,18 +60,6 @@ def _may_wait(resource: object) -> bool:
     return False
 
 
-def must_be_seconds(timeout: object) -> None:
-    """Refuse a timeout that no deadline comes of.
-
-    Raises:
-        TypeError, ValueError: it is no number; or not a number, as floats have it.
-    """
-    if not isinstance(timeout, (int, float)):
-        raise TypeError(f"timeout must be a number of seconds, not {timeout!r}")
-    if timeout != timeout:
-        raise ValueError(f"timeout must be a number of seconds, not {timeout!r}")
-
-
 class DriverBase(Driver[T]):
     """What a driver is before it waits for anything.
 

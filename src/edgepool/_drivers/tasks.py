@@ -21,11 +21,12 @@ from .._core import (
     PoolStatistics,
     Reason,
     Waiter,
+    must_be_seconds,
 )
 from .._errors import refused
 from . import fork
 from .background import Background
-from .base import NAP, must_be_seconds
+from .base import NAP
 from .deadlines import Deadline, Deadlines
 from .fork import UNFORKED
 from .tracking import A_MOMENT, Tracker, tell_of_leaks

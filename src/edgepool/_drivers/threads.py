@@ -12,10 +12,10 @@ from typing import TypeVar
 
 from .. import _flows
 from .._adapter import Adapter
-from .._core import Entry, PoolCore, PoolStatistics, Reason, Waiter
+from .._core import Entry, PoolCore, PoolStatistics, Reason, Waiter, must_be_seconds
 from .._errors import refused
 from . import fork
-from .base import NAP, must_be_seconds
+from .base import NAP
 from .blocking import Blocking
 from .events import Events
 from .fork import UNFORKED

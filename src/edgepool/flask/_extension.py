@@ -42,6 +42,7 @@ class EdgePool(Generic[CT]):
 
     Raises:
         ValueError: `name` is not one of letters, digits and underscores.
+        TypeError: `pool_class` is no class of pools for threads.
         (others): as `init_app`, if there is an `app`.
     """
 
@@ -54,10 +55,16 @@ class EdgePool(Generic[CT]):
         connection_class: type[CT] | None = None,
         **arguments: Any,
     ) -> None:
-        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", str(name)):
             raise ValueError(
                 "name must be a letter, and then letters, digits or underscores,"
                 f" not {name!r}"
+            )
+        is_class: bool = isinstance(pool_class, type)  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not (is_class and issubclass(pool_class, ConnectionPool)):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(
+                "pool_class must be edgepool.ConnectionPool or a class that derives"
+                f" from it, not {pool_class!r}"
             )
         if connection_class is not None:
             arguments["connection_class"] = connection_class

@@ -23,7 +23,7 @@ import psycopg
 from psycopg import Notify
 from psycopg.sql import SQL, Identifier
 
-from .._drivers.base import must_be_seconds
+from .._core import must_be_seconds
 from .._errors import ConnectFailed, PoolClosed, PoolTimeout
 from ._connecting import result_of
 from ._direct import must_not_be_closed, way_past

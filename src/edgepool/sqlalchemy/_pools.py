@@ -112,6 +112,6 @@ class AsyncEdgePool(EdgePoolBase[AsyncConnectionPool[Any]]):
 
     def dispose(self) -> None:
         """Close all connections; see `EdgePool`."""
-        if not self.edge.closed:
+        if self.is_ours and not self.edge.closed:
             self.edge._engine.use_running_loop()
         super().dispose()
