@@ -434,7 +434,7 @@ def test_a_pool_that_is_opened_again_connects_at_once_though_it_failed_before():
     pool.tell(pool.core.start)
 
     assert 2 == len(pool.wanted(Connect))
-    assert (None, None) == (pool.core.failing_since, pool.core.last_error)
+    assert (None, None) == (pool.core.failing_since, pool.core._outage.error)
 
 
 def test_an_aborted_pool_that_is_opened_again_has_all_its_places():

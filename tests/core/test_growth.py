@@ -314,7 +314,7 @@ def test_a_pool_tells_since_when_connecting_fails_and_why():
 
     pool.fail_one(error)
 
-    assert (1.0, error) == (pool.core.failing_since, pool.core.last_error)
+    assert (1.0, error) == (pool.core.failing_since, pool.core._outage.error)
 
 
 def test_a_pool_whose_connects_work_tells_so():
@@ -323,7 +323,7 @@ def test_a_pool_whose_connects_work_tells_so():
 
     pool.connect_one()
 
-    assert (None, None) == (pool.core.failing_since, pool.core.last_error)
+    assert (None, None) == (pool.core.failing_since, pool.core._outage.error)
 
 
 def test_waiters_stay_when_a_connect_fails():

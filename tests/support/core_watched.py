@@ -202,7 +202,7 @@ class Watched(Driven):
         self._leave(waiter)
         self.tell(self.core.time_out, waiter)
         assert waiter.refusal is Refusal.TIMEOUT
-        assert waiter.cause is self.core.last_error
+        assert waiter.cause is self.core._outage.error
 
     def abandon(self, waiter: Waiter[Resource]) -> None:
         if waiter in self.served:
@@ -445,7 +445,7 @@ class Watched(Driven):
         assert len(self.queue) > 1, "the last is shed"
         assert self.now >= self.overload_from, "shed, though there is no overload"
         assert self.now >= waiter.since + TARGETS * target, "shed too early"
-        assert waiter.cause is self.core.last_error
+        assert waiter.cause is self.core._outage.error
         self.overload_until = self.now + interval
         self.shed += 1
 

@@ -312,11 +312,6 @@ class PoolCore(Lending[T]):
         """Since when connecting fails; None while it works."""
         return self._outage.since
 
-    @property
-    def last_error(self) -> BaseException | None:
-        """The error of the latest connect, while connecting fails."""
-        return self._outage.error
-
     def lent(self) -> list[Tether[T]]:
         """Return the tethers of what is lent."""
         return [t for t in self._ledger.tethers if is_lent(t)]
