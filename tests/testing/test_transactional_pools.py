@@ -316,6 +316,45 @@ async def test_what_is_local_outlives_a_commit_but_no_reset(transactional, reset
             assert left == await fetch(conn, tenant)
 
 
+async def test_a_commit_is_none_to_a_temporary_table(transactional):
+    async with transactional() as pool:
+        async with entered(pool.connection()) as conn:
+            await execute(conn, "create temp table gone (x int) on commit drop")
+            await execute(conn, "create temp table empty (x int) on commit delete rows")
+            await execute(conn, "insert into empty values (1)")
+        async with entered(pool.connection()) as conn:
+            assert 0 == await fetch(conn, "select count(*) from gone")
+            assert 1 == await fetch(conn, "select count(*) from empty")
+
+
+async def test_what_sql_prepares_is_of_the_one_session(transactional):
+    async with (
+        transactional() as pool,
+        entered(pool.connection()) as one,
+        entered(pool.connection()) as two,
+    ):
+        await execute(one, "prepare answer as select 42")
+        await result(one.commit())
+        await execute(two, "deallocate all")
+        assert 42 == await fetch(two, "execute answer")
+        with pytest.raises(psycopg.errors.DuplicatePreparedStatement):
+            await execute(two, "prepare answer as select 42")
+
+
+async def test_there_is_one_isolation_level(transactional):
+    shown = "show transaction_isolation"
+    async with transactional() as pool, entered(pool.connection()) as conn:
+        await result(conn.set_isolation_level(psycopg.IsolationLevel.SERIALIZABLE))
+        assert "read committed" == await fetch(conn, shown)
+        await result(conn.rollback())
+        await result(conn.set_autocommit(True))
+        await execute(conn, "begin isolation level serializable, read only")
+        assert "read committed" == await fetch(conn, shown)
+        assert "on" == await fetch(conn, "show transaction_read_only")
+        with pytest.raises(psycopg.errors.ActiveSqlTransaction):
+            await execute(conn, "set transaction isolation level serializable")
+
+
 async def test_what_is_returned_in_a_transaction_is_rolled_back(transactional, table):
     async with transactional() as pool:
         conn = await result(pool.getconn())

@@ -179,8 +179,9 @@ class TransactionalPool(_Transactional, ConnectionPool[CT]):
     two connections, the transaction of one runs inside that of the other. One that has
     only read, or has failed, makes way. Who waits while nothing happens for `patience`
     seconds is refused, with `psycopg.errors.LockNotAvailable`, which says who is in the
-    way. As PostgreSQL sees one transaction, `now()` stands still in it, and what is set
-    by `SET LOCAL` lasts beyond a commit.
+    way. As PostgreSQL sees one transaction, `now()` stands still in it, what is set by
+    `SET LOCAL` lasts beyond a commit, `ON COMMIT` does nothing to temporary tables, and
+    an isolation level is ignored. What `PREPARE` in SQL makes is there for all of them.
 
     Arguments and methods are those of `ConnectionPool`. `direct` leads to the same
     transaction, whatever `direct_conninfo` is; `listen` and `switch` are refused.
