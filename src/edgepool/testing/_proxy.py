@@ -1,7 +1,7 @@
 """A TCP proxy before PostgreSQL that counts, delays and swallows what passes.
 
 Owns what a network can do to a pool and a server cannot: not to answer, to be slow, to
-say something out of turn. And it is a witness: it tells what clients really sent.
+say something out of turn.
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Final
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ._address import HOST, release_port, reserve_port
-from ._wire import GSS_REQUEST, SSL_REQUEST, Reader, message
+from ._wire import GSS_REQUEST, SSL_REQUEST, message
 
 CHUNK: Final = 65536
 
@@ -32,7 +31,6 @@ class _Link:
         self.proxy = proxy
         self.client = client
         self.server: socket.socket | None = None
-        self._reader = Reader()
         self._sending = threading.Lock()
         # Not set: everything is swallowed.
         self.open = proxy.open
@@ -60,9 +58,9 @@ class _Link:
         assert server is not None
         with suppress(OSError):
             while data := self.client.recv(CHUNK):
-                self.proxy.heard(self._reader.feed(data))
+                meant = self.proxy.heard(self, data)
                 self._pass_on(data)
-                server.sendall(data.replace(*self.proxy.replace))
+                server.sendall(meant)
         # Also a hang-up is swallowed by a network that swallows.
         self._pass_on(b"")
         _shut(server)
@@ -125,10 +123,8 @@ class Proxy:
 
     Attributes:
         moments: when a client has connected, on the monotonic clock.
-        messages: what they have sent, in order: the protocol's letter, and the body.
         delay: how many seconds everything takes longer, in either direction.
         rate: how many bytes pass in a second, in either direction.
-        replace: what clients say that becomes something else, of the same length.
     """
 
     def __init__(self, conninfo: str) -> None:
@@ -139,17 +135,14 @@ class Proxy:
             raise ValueError(f"conninfo must name one host for TCP, not {host!r}")
         self.target = (host, int(known.get("port") or 5432))
         self.moments: list[float] = []
-        self.messages: list[tuple[str, bytes]] = []
         self.delay = 0.0
         self.rate = float("inf")
-        self.replace = b"", b""
         self.open = threading.Event()
         self.open.set()
         self.closing = threading.Event()
         self._resetting = False
         # What whoever connects is told, instead of being let through.
         self.rejection: tuple[bytes, bytes] | None = None
-        self._trap: tuple[str, bytes] | None = None
         self._links: list[_Link] = []
         self._linking = threading.Lock()
         # Ours, also while nobody listens on it.
@@ -171,39 +164,11 @@ class Proxy:
         """How many clients are connected."""
         return sum(link.thread.is_alive() for link in list(self._links))
 
-    # What was said
-
-    @property
-    def statements(self) -> list[str]:
-        """The SQL of each statement that was sent, whichever protocol carried it."""
-        found: list[str] = []
-        for kind, body in list(self.messages):
-            if kind == "Q":
-                found.append(body.rstrip(b"\0").decode())
-            elif kind == "P":
-                found.append(body.split(b"\0")[1].decode())
-        return found
-
-    @contextmanager
-    def recording(self) -> Generator[list[tuple[str, bytes]], None, None]:
-        """Collect what clients send during the block; filled in when it ends."""
-        start = len(self.messages)
-        during: list[tuple[str, bytes]] = []
-        yield during
-        during += self.messages[start:]
-
     # What a network does
 
     def black_hole(self) -> None:
         """Deliver nothing any more, in neither direction; connections stay open."""
         self.open.clear()
-
-    def black_hole_at(self, kind: str, text: bytes = b"") -> None:
-        """Become a black hole when a client sends a message of a kind, with a text.
-
-        That message is the first not to be delivered. A kind is the protocol's letter.
-        """
-        self._trap = kind, text
 
     def lose(self) -> None:
         """Swallow for good what belongs to present connections; pass on that of new."""
@@ -283,13 +248,9 @@ class Proxy:
 
     # For the links
 
-    def heard(self, messages: Iterator[tuple[str, bytes]]) -> None:
-        for kind, body in messages:
-            self.messages.append((kind, body))
-            trap, text = self._trap or ("", b"")
-            if kind == trap and text in body:
-                self._trap = None
-                self.black_hole()
+    def heard(self, link: _Link, data: bytes) -> bytes:
+        """Return what is passed on of what a client sends: all. For who listens in."""
+        return data
 
     def _accept(self) -> None:
         while True:

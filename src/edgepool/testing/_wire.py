@@ -9,7 +9,6 @@ from __future__ import annotations
 import socket
 import struct
 from asyncio import StreamWriter
-from collections.abc import Iterator
 from typing import Final
 
 # The codes with which a first message is not yet the start of a session.
@@ -50,27 +49,3 @@ def without_delay(writer: StreamWriter) -> None:
     end: socket.socket = writer.get_extra_info("socket")
     if end.family != socket.AF_UNIX:
         end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-class Reader:
-    """Makes messages of the bytes that a client sends."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-        self._started = False
-
-    def feed(self, data: bytes) -> Iterator[tuple[str, bytes]]:
-        """Yield letter and body of each message after the start-up."""
-        self._rest += data
-        while len(self._rest) >= 8 and not self._started:
-            length, code = struct.unpack_from("!II", self._rest)
-            if len(self._rest) < length:
-                return
-            self._rest = self._rest[length:]
-            self._started = code not in (SSL_REQUEST, GSS_REQUEST)
-        while len(self._rest) >= 5 and self._started:
-            (length,) = struct.unpack_from("!I", self._rest, 1)
-            if len(self._rest) < 1 + length:
-                return
-            yield chr(self._rest[0]), self._rest[5 : 1 + length]
-            self._rest = self._rest[1 + length :]
