@@ -71,6 +71,14 @@ async def test_a_timeout_that_is_no_number_is_refused_and_changes_nothing(
         await at_rest(pool, 1)
 
 
+async def test_a_close_that_is_refused_ends_no_listener(colour, conninfo):
+    async with colour.pool(conninfo, min_size=0, max_size=1) as pool:
+        listener = pool.listen("news")
+
+        assert isinstance(await error_of(called(pool.close, "5")), TypeError)
+        assert await called(listener.get, 0.0) is None
+
+
 async def test_a_listener_takes_numbers_of_seconds(colour, conninfo):
     async with colour.pool(conninfo, min_size=0, max_size=1) as pool:
         error = await error_of(called(pool.listen, "news", timeout="5"))

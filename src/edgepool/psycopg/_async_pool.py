@@ -25,7 +25,7 @@ from psycopg_pool.abc import (
 )
 
 from .._async import AsyncPool
-from .._core import Nested
+from .._core import Nested, must_be_seconds
 from ._arguments import takes_dsn
 from ._async_adapter import AsyncConnectionAdapter
 from ._beside import AsyncBeside
@@ -274,6 +274,7 @@ class AsyncConnectionPool(
 
     async def close(self, timeout: float = 5.0) -> None:
         """Close the pool; see `AsyncPool.close`. What listens ends at once."""
+        must_be_seconds(timeout)
         self._stop_listeners()
         await super().close(timeout)
 

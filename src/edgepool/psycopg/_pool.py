@@ -24,7 +24,7 @@ from psycopg_pool.abc import (
     KwargsParam,
 )
 
-from .._core import Nested
+from .._core import Nested, must_be_seconds
 from .._sync import Pool
 from ._adapter import ConnectionAdapter
 from ._arguments import takes_dsn
@@ -263,6 +263,7 @@ class ConnectionPool(
 
     def close(self, timeout: float = 5.0) -> None:
         """Close the pool; see `Pool.close`. What listens ends at once."""
+        must_be_seconds(timeout)
         self._stop_listeners()
         super().close(timeout)
 
