@@ -101,13 +101,16 @@ class AsyncPool(Face[T, AsyncAdapter[T]]):
         Args:
             wait: wait until they are open; see `wait`.
             timeout: for how long, in seconds.
+
+        Raises: as `wait`, if it waits.
         """
+        must_be_seconds(timeout)
         self._open()
         if wait:
             await self.wait(timeout)
 
     async def wait(self, timeout: float = 30.0) -> None:
-        """Wait until `min_size` connections are open.
+        """Wait until `min_size` connections are open. A cancel changes nothing.
 
         Raises:
             PoolTimeout: they are not, after `timeout` seconds; the pool is closed then.
@@ -130,7 +133,9 @@ class AsyncPool(Face[T, AsyncAdapter[T]]):
 
         Who waits is told so at once, who comes later too. Idle connections are closed
         now; borrowed ones when they are returned. After `timeout` seconds those still
-        borrowed are cut off. Leaves no task behind. Without effect on a closed pool.
+        borrowed are cut off. Leaves no task behind. Without effect on a closed pool. If
+        it is cancelled the pool is closed all the same; another call waits for those
+        who have borrowed, and cuts them off.
 
         Raises:
             TypeError, ValueError: `timeout` is no number.

@@ -101,7 +101,10 @@ class Pool(Face[T, Adapter[T]]):
         Args:
             wait: wait until they are open; see `wait`.
             timeout: for how long, in seconds.
+
+        Raises: as `wait`, if it waits.
         """
+        must_be_seconds(timeout)
         self._open()
         if wait:
             self.wait(timeout)

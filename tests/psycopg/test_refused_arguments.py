@@ -52,7 +52,7 @@ def test_what_is_to_connect_must_be_a_class_that_can(colour):
 @pytest.mark.parametrize(
     ("timeout", "kind"), [(math.nan, ValueError), ("5", TypeError)]
 )
-@pytest.mark.parametrize("call", ["getconn", "wait", "close", "execute"])
+@pytest.mark.parametrize("call", ["getconn", "open", "wait", "close", "execute"])
 async def test_a_timeout_that_is_no_number_is_refused_and_changes_nothing(
     colour, conninfo, call, timeout, kind
 ):

@@ -229,7 +229,9 @@ class AsyncConnectionPool(
         """Return a context manager that borrows a connection and returns it at the end.
 
         At the end an open transaction is committed, or rolled back on an exception, as
-        psycopg's `with connection` does.
+        psycopg's `with connection` does. Whoever is cancelled while he waits leaves the
+        queue, and what he was given already goes to the next. Whoever is cancelled in
+        the block has his query cancelled on the server.
 
         Args:
             timeout: how long the borrow may take, in seconds; the queue, the connect

@@ -143,7 +143,8 @@ class AsyncBeside(PsycopgFace[ACT, AsyncAdapter[ACT]]):
         its own: migrations, advisory locks, COPY. It has the pool's arguments, is
         configured, and takes no place of the pool, which need not be open. At the end
         an open transaction is committed, or rolled back on an exception. `close` of the
-        pool neither ends it nor waits for it.
+        pool neither ends it nor waits for it. Whoever is cancelled while it connects
+        leaves no session behind.
 
         The first time, a pooler in the way is looked for: one that shares a session
         among its clients is refused if it is what `direct_conninfo` leads to, and
