@@ -137,14 +137,14 @@ async def check_fails(drive):
 
 async def check_hangs(drive):
     stage = await Stage(check_after=0.0).ready()
-    stage.server.delay("check", NEVER)
+    stage.server.hang("check")
 
     async def in_vain():
         with pytest.raises(PoolTimeout):
             await lend(stage.pool, timeout=1.0)
 
     await drive(in_vain())
-    stage.server.delay("check", 1.0)
+    stage.server.release("check")
     await stage.end()
 
 
